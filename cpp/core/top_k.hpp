@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The k best (score, row) pairs seen so far: larger scores first, ties by smaller id.
+// A binary heap with the worst kept pair on top; threshold() is what a newcomer must reach.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/metric.hpp"
+
+namespace residua {
+
+// Order of two rows by their ids; asked on ties only.
+class TieOrder {
+public:
+    virtual ~TieOrder() = default;
+    virtual bool before(std::uint32_t row_a, std::uint32_t row_b) const = 0;
+};
+
+struct ScoredRow {
+    float score;
+    std::uint32_t row;
+};
+
+class TopK {
+public:
+    // order == nullptr: ids ascend with rows.
+    explicit TopK(std::size_t k, const TieOrder* order = nullptr) : k_(k), order_(order) {}
+
+    std::size_t size() const { return heap_.size(); }
+    std::size_t capacity() const { return k_; }
+    bool full() const { return heap_.size() >= k_; }
+
+    // A score below this cannot enter; an equal one may, by its id.
+    float threshold() const { return full() && k_ > 0 ? heap_.front().score : kWorstScore; }
+
+    void push(float score, std::uint32_t row) {
+        const ScoredRow item{score, row};
+        if (!full()) {
+            heap_.push_back(item);
+            std::push_heap(heap_.begin(), heap_.end(), cmp());
+        } else if (k_ > 0 && better(item, heap_.front())) {
+            std::pop_heap(heap_.begin(), heap_.end(), cmp());
+            heap_.back() = item;
+            std::push_heap(heap_.begin(), heap_.end(), cmp());
+        }
+    }
+    void merge(const TopK& other) {
+        for (const ScoredRow& r : other.heap_) push(r.score, r.row);
+    }
+    // Best first; leaves the pool empty.
+    std::vector<ScoredRow> take_sorted() {
+        std::sort(heap_.begin(), heap_.end(), cmp());
+        return std::move(heap_);
+    }
+    const std::vector<ScoredRow>& items() const { return heap_; }
+
+    bool better(const ScoredRow& a, const ScoredRow& b) const {
+        if (a.score != b.score) return a.score > b.score;
+        return order_ != nullptr ? order_->before(a.row, b.row) : a.row < b.row;
+    }
+
+private:
+    struct Better {
+        const TopK* pool;
+        bool operator()(const ScoredRow& a, const ScoredRow& b) const { return pool->better(a, b); }
+    };
+    Better cmp() const { return {this}; }
+
+    std::size_t k_;
+    const TieOrder* order_;
+    std::vector<ScoredRow> heap_;
+};
+
+}  // namespace residua
