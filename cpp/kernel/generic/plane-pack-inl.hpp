@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Row codes to and from the strips of a block. Shared by all instruction sets: packing runs once per
+// stored row, far from any hot loop. Include from an ISA translation unit only.
+#pragma once
+
+#include "kernel/plane_kernels.hpp"
+
+namespace residua::kernel {
+namespace {
+
+constexpr std::size_t kGroupCodeBytes = kGroupDims / 8;
+
+inline void pack_planes(const PlaneLayout& layout, const std::uint8_t* rows, std::size_t stride, std::size_t n,
+                        std::uint8_t* strips) {
+    const std::size_t bytes = layout.code_bytes();
+    for (std::size_t b = 0; b < bytes; ++b) {
+        std::uint8_t column[kBlockRows] = {};
+        for (std::size_t r = 0; r < n; ++r) column[r] = rows[r * stride + b];
+        // A code byte is 8 dims: its high nibble belongs to the first of two strips.
+        std::uint8_t* first = strips + 2 * b * kStripBytes;
+        std::uint8_t* second = first + kStripBytes;
+        for (std::size_t j = 0; j < kStripBytes; ++j) {
+            const unsigned x = column[j], y = column[j + kStripBytes];
+            first[j] = static_cast<std::uint8_t>((x >> 4) | (y & 0xF0u));
+            second[j] = static_cast<std::uint8_t>((x & 0x0Fu) | ((y << 4) & 0xF0u));
+        }
+    }
+}
+
+inline void unpack_planes(const PlaneLayout& layout, const std::uint8_t* strips, std::size_t row,
+                          std::uint8_t* code) {
+    const std::size_t bytes = layout.code_bytes();
+    const std::size_t j = row % kStripBytes;
+    const unsigned shift = row < kStripBytes ? 0 : 4;
+    for (std::size_t b = 0; b < bytes; ++b) {
+        const std::uint8_t* first = strips + 2 * b * kStripBytes;
+        const unsigned high = (first[j] >> shift) & 0x0Fu;
+        const unsigned low = (first[kStripBytes + j] >> shift) & 0x0Fu;
+        code[b] = static_cast<std::uint8_t>((high << 4) | low);
+    }
+}
+
+// The checks that every query of a tile asks for: only then can a block be left early.
+inline std::uint32_t common_checks(const PlaneScan* queries, std::size_t nq) {
+    std::uint32_t checks = ~0u;
+    for (std::size_t i = 0; i < nq; ++i) checks &= queries[i].check_planes;
+    return checks | 1u;
+}
+
+}  // namespace
+}  // namespace residua::kernel

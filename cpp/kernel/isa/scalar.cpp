@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// The reference table: plain C++, the oracle of every other instruction set.
+#include "kernel/generic/bit-scalar-inl.hpp"
+#include "kernel/generic/float-scalar-inl.hpp"
+#include "kernel/generic/plane-scalar-inl.hpp"
+#include "kernel/table.hpp"
+
+namespace residua::kernel {
+namespace {
+
+constexpr KernelTable kTable{"scalar", scalar_float_kernels(), scalar_bit_kernels(), scalar_plane_kernels()};
+
+}  // namespace
+
+const KernelTable& scalar_table() noexcept { return kTable; }
+
+}  // namespace residua::kernel

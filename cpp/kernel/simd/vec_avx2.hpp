@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vector vocabulary on AVX2 + FMA + F16C. Include from an ISA translation unit only.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace residua::kernel {
+namespace {
+
+// float32
+// `_n` forms touch the first n < kLanes elements only; loads fill the rest with zero.
+
+struct F32 {
+    static constexpr std::size_t kLanes = 8;
+    __m256 v;
+};
+
+inline __m256i f32_mask(std::size_t n) {
+    alignas(32) static constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - n));
+}
+
+inline F32 f32_zero() { return {_mm256_setzero_ps()}; }
+inline F32 f32_set(float x) { return {_mm256_set1_ps(x)}; }
+inline F32 f32_load(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline F32 f32_load_n(const float* p, std::size_t n) { return {_mm256_maskload_ps(p, f32_mask(n))}; }
+inline void f32_store(float* p, F32 a) { _mm256_storeu_ps(p, a.v); }
+inline void f32_store_n(float* p, F32 a, std::size_t n) { _mm256_maskstore_ps(p, f32_mask(n), a.v); }
+
+inline F32 f32_load_f16(const std::uint16_t* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline F32 f32_load_f16_n(const std::uint16_t* p, std::size_t n) {
+    alignas(16) std::uint16_t tail[8] = {};
+    for (std::size_t i = 0; i < n; ++i) tail[i] = p[i];
+    return f32_load_f16(tail);
+}
+// Round to nearest even.
+inline void f32_store_f16(std::uint16_t* p, F32 a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void f32_store_f16_n(std::uint16_t* p, F32 a, std::size_t n) {
+    alignas(16) std::uint16_t tail[8];
+    f32_store_f16(tail, a);
+    for (std::size_t i = 0; i < n; ++i) p[i] = tail[i];
+}
+
+inline F32 f32_load_i8(const std::int8_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F32 f32_load_i8_n(const std::int8_t* p, std::size_t n) {
+    alignas(8) std::int8_t tail[8] = {};
+    for (std::size_t i = 0; i < n; ++i) tail[i] = p[i];
+    return f32_load_i8(tail);
+}
+
+inline F32 f32_add(F32 a, F32 b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline F32 f32_sub(F32 a, F32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline F32 f32_fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }    // a * b + c
+inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a * b
+
+inline float f32_sum(F32 a) {
+    const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+    const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+// In place: lane j of rows[i] and lane i of rows[j] change places.
+inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
+    __m256 t[8];
+    for (int i = 0; i < 4; ++i) {
+        t[2 * i] = _mm256_unpacklo_ps(rows[2 * i].v, rows[2 * i + 1].v);
+        t[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i].v, rows[2 * i + 1].v);
+    }
+    __m256 u[8];
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; ++i) {
+        rows[i].v = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+        rows[i + 4].v = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+    }
+}
+
+// float64: as many lanes as F32 has, in two registers; lane i is lane i of the F32 it came from.
+
+struct F64 {
+    __m256d lo, hi;
+};
+
+inline F64 f64_zero() { return {_mm256_setzero_pd(), _mm256_setzero_pd()}; }
+inline F64 f64_set(double x) { return {_mm256_set1_pd(x), _mm256_set1_pd(x)}; }
+inline F64 f64_widen(F32 a) {
+    return {_mm256_cvtps_pd(_mm256_castps256_ps128(a.v)), _mm256_cvtps_pd(_mm256_extractf128_ps(a.v, 1))};
+}
+inline F64 f64_add(F64 a, F64 b) { return {_mm256_add_pd(a.lo, b.lo), _mm256_add_pd(a.hi, b.hi)}; }
+inline F64 f64_sub(F64 a, F64 b) { return {_mm256_sub_pd(a.lo, b.lo), _mm256_sub_pd(a.hi, b.hi)}; }
+inline F64 f64_mul(F64 a, F64 b) { return {_mm256_mul_pd(a.lo, b.lo), _mm256_mul_pd(a.hi, b.hi)}; }
+inline F64 f64_fma(F64 a, F64 b, F64 c) {
+    return {_mm256_fmadd_pd(a.lo, b.lo, c.lo), _mm256_fmadd_pd(a.hi, b.hi, c.hi)};
+}
+inline void f64_store(double* p, F64 a) {
+    _mm256_storeu_pd(p, a.lo);
+    _mm256_storeu_pd(p + 4, a.hi);
+}
+
+}  // namespace
+}  // namespace residua::kernel
+namespace residua::kernel {
+namespace {
+
+// integers
+
+// Two strips of the plane layout (kernel/plane_kernels.hpp), or the tables of two strips.
+using Bytes = __m256i;
+inline constexpr std::size_t kVecStrips = 2;
+
+inline Bytes load_bytes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline void prefetch(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+inline Bytes low_nibbles(Bytes x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+inline Bytes high_nibbles(Bytes x) { return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15)); }
+inline Bytes look_up(Bytes tables, Bytes index) { return _mm256_shuffle_epi8(tables, index); }
+inline Bytes add_bytes(Bytes x, Bytes y) { return _mm256_add_epi8(x, y); }
+
+// 32-bit sums of 32 rows: rows 0 … 7, 8 … 15, 16 … 23, 24 … 31.
+struct RowsI32 {
+    __m256i v[4];
+};
+inline RowsI32 zero_rows() {
+    const __m256i zero = _mm256_setzero_si256();
+    return {{zero, zero, zero, zero}};
+}
+inline RowsI32 add_rows(const RowsI32& x, const RowsI32& y) {
+    RowsI32 z;
+    for (int i = 0; i < 4; ++i) z.v[i] = _mm256_add_epi32(x.v[i], y.v[i]);
+    return z;
+}
+inline void store_rows(const RowsI32& x, std::int32_t* out) {
+    for (int i = 0; i < 4; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8 * i), x.v[i]);
+}
+
+// 16-bit sums of 32 rows, the two strips of a vector still apart: `low` rows 0 … 15, `high` rows
+// 16 … 31. The sums of even bytes carry 256 times the odd ones, modulo 2^16, until widen() takes
+// them out: that saves a mask per addition.
+struct RowsU16 {
+    __m256i low_even, low_odd, high_even, high_odd;
+
+    void clear() { low_even = low_odd = high_even = high_odd = _mm256_setzero_si256(); }
+    void add(Bytes low, Bytes high) {
+        low_even = _mm256_add_epi16(low_even, low);
+        low_odd = _mm256_add_epi16(low_odd, _mm256_srli_epi16(low, 8));
+        high_even = _mm256_add_epi16(high_even, high);
+        high_odd = _mm256_add_epi16(high_odd, _mm256_srli_epi16(high, 8));
+    }
+    void twice() {
+        low_even = _mm256_add_epi16(low_even, low_even);
+        low_odd = _mm256_add_epi16(low_odd, low_odd);
+        high_even = _mm256_add_epi16(high_even, high_even);
+        high_odd = _mm256_add_epi16(high_odd, high_odd);
+    }
+};
+inline __m256i add_strips(__m256i x) {
+    return _mm256_add_epi32(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(x)),
+                            _mm256_cvtepu16_epi32(_mm256_extracti128_si256(x, 1)));
+}
+inline RowsI32 widen(const RowsU16& x) {
+    const __m256i low_even = _mm256_sub_epi16(x.low_even, _mm256_slli_epi16(x.low_odd, 8));
+    const __m256i high_even = _mm256_sub_epi16(x.high_even, _mm256_slli_epi16(x.high_odd, 8));
+    return {{add_strips(_mm256_unpacklo_epi16(low_even, x.low_odd)),
+             add_strips(_mm256_unpackhi_epi16(low_even, x.low_odd)),
+             add_strips(_mm256_unpacklo_epi16(high_even, x.high_odd)),
+             add_strips(_mm256_unpackhi_epi16(high_even, x.high_odd))}};
+}
+
+// Bit r is set when  add[r] + scale[r] * (unit * sums[r] + upper) >= threshold; `add` points to 32
+// float32, `scale` to 32 float16.
+inline std::uint32_t rows_reaching(const RowsI32& sums, float unit, float upper, const std::uint8_t* add,
+                                   const std::uint8_t* scale, float threshold) {
+    const __m256 u = _mm256_set1_ps(unit), c = _mm256_set1_ps(upper), limit = _mm256_set1_ps(threshold);
+    std::uint32_t mask = 0;
+    for (int i = 0; i < 4; ++i) {
+        const __m256 inner = _mm256_add_ps(_mm256_mul_ps(u, _mm256_cvtepi32_ps(sums.v[i])), c);
+        const __m256 f = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scale) + i));
+        const __m256 a = _mm256_loadu_ps(reinterpret_cast<const float*>(add) + 8 * i);
+        const __m256 bound = _mm256_add_ps(_mm256_mul_ps(f, inner), a);
+        const int bits = _mm256_movemask_ps(_mm256_cmp_ps(bound, limit, _CMP_GE_OQ));
+        mask |= static_cast<std::uint32_t>(bits) << (8 * i);
+    }
+    return mask;
+}
+
+// Bit j is set when values[j] <= limit, for 32 values.
+inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit) {
+    const __m256i l = _mm256_set1_epi32(limit);
+    std::uint32_t above = 0;
+    for (int i = 0; i < 4; ++i) {
+        const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + 8 * i));
+        const int bits = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(v, l)));
+        above |= static_cast<std::uint32_t>(bits) << (8 * i);
+    }
+    return ~above;
+}
+
+}  // namespace
+}  // namespace residua::kernel
