@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "codec/codec.hpp"
+
+#include <algorithm>
+
+#include "codec/binary_codec.hpp"
+#include "codec/float_codec.hpp"
+#include "codec/recurrent_codec.hpp"
+#include "core/aligned.hpp"
+#include "core/checksum.hpp"
+#include "core/error.hpp"
+#include "core/parallel.hpp"
+#include "store/container.hpp"
+
+namespace residua::codec {
+namespace {
+
+using ReadFn = std::shared_ptr<const Codec> (*)(const store::Reader&);
+struct Kind {
+    const char* name;
+    ReadFn read;
+};
+constexpr Kind kKinds[] = {
+    {FloatCodec::kKind, FloatCodec::read},
+    {BinaryCodec::kKind, BinaryCodec::read},
+    {RecurrentCodec::kKind, RecurrentCodec::read},
+};
+
+}  // namespace
+
+std::shared_ptr<const Codec> read_codec(const store::Reader& in) {
+    for (const Kind& k : kKinds) {
+        if (in.kind() == k.name) return k.read(in);
+    }
+    throw Error(ErrorKind::corrupt_file, "the file holds a codec of unknown kind '" + in.kind() + "'");
+}
+
+Metric read_metric(const store::Reader& in) {
+    try {
+        return parse_metric(in.get_string("metric"));
+    } catch (const Error& e) {
+        if (e.kind() == ErrorKind::value) in.fail("meta", e.what());
+        throw;
+    }
+}
+
+std::string fingerprint(const Codec& codec) {
+    store::Writer w(codec.kind());
+    codec.write(w);
+    const std::vector<std::uint8_t> bytes = w.to_bytes();
+    static constexpr char kHex[] = "0123456789abcdef";
+    std::uint64_t h = xxh64(bytes.data(), bytes.size(), 0);
+    std::string s(16, '0');
+    for (auto it = s.rbegin(); it != s.rend(); ++it, h >>= 4) *it = kHex[h & 15];
+    return s;
+}
+
+void score_rows(const Codec& codec, const Scorer& scorer, const std::uint8_t* codes, std::size_t n, float* out,
+                int num_threads) {
+    constexpr std::size_t kChunkRows = 1024;
+    constexpr std::size_t kChunkQueries = 1024;  // bounds a chunk, between which interrupts are polled
+    const std::size_t block_bytes = codec.block_bytes();
+    for (std::size_t q_begin = 0; q_begin < scorer.size(); q_begin += kChunkQueries) {
+        const std::size_t q_end = std::min(q_begin + kChunkQueries, scorer.size());
+        parallel_for(n, kChunkRows, num_threads, [&](std::size_t begin, std::size_t end, int) {
+            const std::size_t rows = end - begin;
+            AlignedVector<std::uint8_t> blocks((rows + kBlockRows - 1) / kBlockRows * block_bytes);
+            for (std::size_t r = 0; r < rows; r += kBlockRows) {
+                codec.pack_block(codes + (begin + r) * codec.code_bytes(), std::min(kBlockRows, rows - r),
+                                 blocks.data() + r / kBlockRows * block_bytes);
+            }
+            for (std::size_t q = q_begin; q < q_end; ++q) {
+                scorer.scores({blocks.data(), rows}, 0, rows, q, out + q * n + begin);
+            }
+        });
+    }
+}
+
+}  // namespace residua::codec

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every codec offers. A codec is a value: immutable once built, identified by its content.
+// Indexes own codes and never name a concrete codec; the one virtual call is per batch of rows.
+//
+// Two forms of the same codes:
+//   row code   code_bytes() bytes per vector, what users see (encode, search_codes, files of codes);
+//   block      kBlockRows rows in the layout that the codec scans fastest, 32 * code_bytes() bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/bitset.hpp"
+#include "core/matrix.hpp"
+#include "core/metric.hpp"
+#include "core/top_k.hpp"
+
+namespace residua::store {
+class Writer;
+class Reader;
+}  // namespace residua::store
+
+namespace residua::codec {
+
+inline constexpr std::size_t kBlockRows = 32;
+
+// Rows [0, n) of an index in block form; `data` is 64-byte aligned.
+struct BlockView {
+    const std::uint8_t* data = nullptr;
+    std::size_t n = 0;
+};
+
+// Whether an encoder may search for a better code than plain rounding gives.
+enum class Effort : std::uint8_t { fast, thorough };
+
+// A batch of queries, prepared once for any number of scans. Thread-safe to share.
+// Scores are "larger is better" estimates of the metric (l2: minus the squared distance).
+class Scorer {
+public:
+    virtual ~Scorer() = default;
+    virtual std::size_t size() const = 0;
+
+    // Offers the allowed rows of [row_begin, row_end) to pools[0 … q_end - q_begin), one per query of
+    // [q_begin, q_end). row_begin is a multiple of kBlockRows. allowed == nullptr: all rows.
+    virtual void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                       std::size_t q_begin, std::size_t q_end, TopK* pools) const = 0;
+
+    // Scores of all rows [row_begin, row_end) for one query; row_begin is a multiple of kBlockRows.
+    virtual void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
+                        float* out) const = 0;
+};
+
+class Codec {
+public:
+    virtual ~Codec() = default;
+
+    virtual std::string kind() const = 0;  // also the kind of its file
+    virtual std::size_t dim() const = 0;
+    virtual std::size_t code_bytes() const = 0;
+    virtual Metric metric() const = 0;
+    // Whether scores of codes against codes are dim - 2 hamming, whatever the metric.
+    virtual bool counts_bits() const { return false; }
+    virtual std::size_t memory_bytes() const = 0;
+
+    // How many candidates exact re-ranking needs for the k best of n rows when the caller leaves the
+    // choice to the codec.
+    virtual std::size_t candidates(std::size_t k, std::size_t n) const = 0;
+
+    // codes: x.rows * code_bytes() bytes. x is finite (and not zero under cosine); callers check.
+    // Codecs without anything to search for give the same codes at any effort.
+    virtual void encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort effort) const = 0;
+    virtual void decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const = 0;
+
+    // Row codes (n <= kBlockRows, contiguous) into a block; missing rows become zero.
+    virtual void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const = 0;
+    virtual void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const = 0;
+
+    // Float query against code.
+    virtual std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const = 0;
+    // Code against code (SDC).
+    virtual std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const = 0;
+
+    virtual void write(store::Writer& out) const = 0;
+
+    std::size_t block_bytes() const { return kBlockRows * code_bytes(); }
+};
+
+// Reads any codec; the file's kind chooses the class.
+std::shared_ptr<const Codec> read_codec(const store::Reader& in);
+
+// The "metric" of a codec's file.
+Metric read_metric(const store::Reader& in);
+
+// 16 hexadecimal digits that depend on everything that a codec's answers depend on.
+std::string fingerprint(const Codec& codec);
+
+// Scores of n row codes against every query: out is (queries, n), row-major. Packs blocks on the way.
+void score_rows(const Codec& codec, const Scorer& scorer, const std::uint8_t* codes, std::size_t n, float* out,
+                int num_threads);
+
+}  // namespace residua::codec

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "codec/plane_query.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "core/error.hpp"
+#include "core/half.hpp"
+
+namespace residua::codec {
+
+using namespace kernel;
+
+namespace {
+
+constexpr std::size_t kEntries = kStripBytes;
+
+// Share of a normal distribution above z.
+double normal_tail(double z) { return 0.5 * std::erfc(z * 0.70710678118654752); }
+
+}  // namespace
+
+PlaneLayout plane_layout(std::span<const std::uint8_t> bits) {
+    PlaneLayout layout;
+    for (std::size_t j = 0; j < bits.size(); ++j) {
+        if (bits[j] > kMaxPlanes || (j > 0 && bits[j] > bits[j - 1])) {
+            throw Error(ErrorKind::value, "bits per group must be 0 … 8 and must not increase; group " +
+                                              std::to_string(j) + " has " + std::to_string(bits[j]));
+        }
+        layout.planes = std::max<std::uint32_t>(layout.planes, bits[j]);
+        for (std::uint32_t t = 0; t < bits[j]; ++t) ++layout.groups[t];
+    }
+    if (layout.planes == 0) throw Error(ErrorKind::value, "at least one group needs one bit per dim");
+    return layout;
+}
+
+// Per plane t, over the strips of its groups, in units of Q.
+struct PlaneQuery::Strips {
+    double step = 0;                       // of the coarse tables
+    double low[kMaxPlanes] = {};           // sum of the strips' minima
+    double mean[kMaxPlanes] = {};          // of the table errors
+    double worst[kMaxPlanes] = {};         // largest error above the mean
+    double variance[kMaxPlanes] = {};      // of the errors
+    double largest[kMaxPlanes] = {};       // |error - mean| of any strip
+    double sum[kMaxPlanes] = {};           // of Q
+    double sum_absolute[kMaxPlanes] = {};  // of |Q|
+    double sum_squares[kMaxPlanes] = {};   // of Q^2
+};
+
+PlaneQuery::PlaneQuery(const PlaneLayout& layout, std::span<const float> weights, float constant)
+    : constant_(constant) {
+    const std::size_t dims = layout.groups[0] * kGroupDims;
+    if (weights.size() > dims) {
+        throw Error(ErrorKind::shape, "a layout of " + std::to_string(dims) + " dims got " +
+                                          std::to_string(weights.size()) + " weights");
+    }
+    q_.assign(dims, 0);
+    quantize(weights);
+    Strips strips;
+    fill_tables(layout, strips);
+    set_bounds(layout, strips);
+}
+
+void PlaneQuery::quantize(std::span<const float> weights) {
+    float largest = 0.0f;
+    for (float w : weights) {
+        if (!std::isfinite(w)) throw Error(ErrorKind::non_finite, "a query weight is infinite or NaN");
+        largest = std::max(largest, std::fabs(w));
+    }
+    unit_ = largest / static_cast<float>(kWeightMax);
+    // Weights so small that the unit underflows cannot be told from zero.
+    if (unit_ < std::numeric_limits<float>::min()) {
+        unit_ = 0.0f;
+        return;
+    }
+    const float inverse = static_cast<float>(kWeightMax) / largest;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+        const float q = std::nearbyint(weights[i] * inverse);
+        q_[i] = static_cast<std::int16_t>(std::clamp(q, -float{kWeightMax}, float{kWeightMax}));
+    }
+}
+
+void PlaneQuery::fill_tables(const PlaneLayout& layout, Strips& strips) {
+    const std::size_t n = layout.groups[0] * kGroupStrips;
+    coarse_.resize(n * kEntries);
+    exact_.resize(n * 2 * kEntries);
+    std::int32_t range = 0;
+    for (std::size_t s = 0; s < n; ++s) {
+        std::int32_t r = 0;
+        for (std::size_t i = 0; i < 4; ++i) r += std::abs(q_[4 * s + i]);
+        range = std::max(range, r);
+    }
+    strips.step = static_cast<double>(range) / kCoarseMax;
+    const float step = static_cast<float>(strips.step);
+    const float inverse = range == 0 ? 0.0f : static_cast<float>(kCoarseMax) / static_cast<float>(range);
+
+    // Running sums over strips; a plane takes them where its groups end.
+    double low = 0, mean = 0, worst = 0, variance = 0, largest = 0, sum = 0, absolute = 0, squares = 0;
+    std::int64_t shift = 0;
+    std::uint32_t t = layout.planes;
+    for (std::size_t s = 0; s < n; ++s) {
+        const std::int16_t* q = q_.data() + 4 * s;
+        std::int32_t subset[kEntries] = {};
+        std::int32_t minimum = 0, total = 0, square = 0;
+        for (std::size_t i = 0; i < 4; ++i) {  // the first dim is the most significant bit
+            minimum += std::min<std::int32_t>(q[i], 0);
+            total += q[i];
+            square += q[i] * q[i];
+            const std::size_t bit = std::size_t{8} >> i;
+            for (std::size_t x = bit; x < kEntries; ++x) {
+                if (x & bit) subset[x] += q[i];
+            }
+        }
+        float error_sum = 0, error_squares = 0, error_high = -1e30f, error_low = 1e30f;
+        for (std::size_t x = 0; x < kEntries; ++x) {
+            const std::int32_t value = subset[x] - minimum;
+            exact_[s * kEntries + x] = static_cast<std::uint8_t>(value & ((1 << kExactLowBits) - 1));
+            exact_[(n + s) * kEntries + x] = static_cast<std::uint8_t>(value >> kExactLowBits);
+            const std::int32_t c = static_cast<std::int32_t>(static_cast<float>(value) * inverse + 0.5f);
+            coarse_[s * kEntries + x] = static_cast<std::uint8_t>(c);
+            const float e = static_cast<float>(value) - step * static_cast<float>(c);
+            error_sum += e;
+            error_squares += e * e;
+            error_high = std::max(error_high, e);
+            error_low = std::min(error_low, e);
+        }
+        const float error_mean = error_sum / kEntries;
+        low += minimum;
+        mean += error_mean;
+        worst += error_high - error_mean;
+        variance += std::max(0.0f, error_squares / kEntries - error_mean * error_mean);
+        largest = std::max<double>(largest, std::max(error_high - error_mean, error_mean - error_low));
+        sum += total;
+        absolute += total - 2 * minimum;
+        squares += square;
+        shift += minimum;
+        while (t > 0 && s + 1 == layout.groups[t - 1] * kGroupStrips) {
+            --t;
+            strips.low[t] = low;
+            strips.mean[t] = mean;
+            strips.worst[t] = worst;
+            strips.variance[t] = variance;
+            strips.largest[t] = largest;
+            strips.sum[t] = sum;
+            strips.sum_absolute[t] = absolute;
+            strips.sum_squares[t] = squares;
+            // N = 2 S - sum of Q (2^b - 1), and S = (kernel's sum) + sum over planes of 2^t * minima.
+            offset_ += (std::int64_t{1} << t) * (static_cast<std::int64_t>(sum) - 2 * shift);
+        }
+    }
+}
+
+void PlaneQuery::set_bounds(const PlaneLayout& layout, const Strips& s) {
+    const double log_miss = -std::log(kMissProbability);
+    double slack[kMaxPlanes] = {};
+    double score_variance = 0, centre = 0, magnitude = 0;
+    for (std::uint32_t p = 0; p < layout.planes; ++p) {
+        const double w = std::ldexp(1.0, static_cast<int>(p));
+        score_variance += w * w * s.sum_squares[p] / 4;
+        centre += w * s.sum[p] / 2;
+        magnitude += w * s.sum_absolute[p];
+    }
+    for (std::uint32_t t = 0; t < layout.planes; ++t) {
+        double fixed = 0, worst = 0, variance = 0, largest = 0;
+        for (std::uint32_t p = 0; p < layout.planes; ++p) {
+            const double w = std::ldexp(1.0, static_cast<int>(p));
+            if (p >= t) {
+                fixed += w * (s.low[p] + s.mean[p]);
+                worst += w * s.worst[p];
+                variance += w * w * s.variance[p];
+                largest = std::max(largest, w * s.largest[p]);
+            } else {
+                fixed += w * s.sum[p] / 2;
+                worst += w * s.sum_absolute[p] / 2;
+                variance += w * w * s.sum_squares[p] / 4;
+            }
+        }
+        const double m = largest * log_miss / 3;
+        slack[t] = std::min(worst, m + std::sqrt(m * m + 2 * log_miss * variance));
+        // The last term covers the rounding of unit * A + upper and of the estimate itself; the steps
+        // after it (times scale, plus add) are monotone and the same on both sides.
+        const double rounding = 1e-6 * magnitude;
+        scan_.unit[t] = static_cast<float>(unit_ * s.step * std::ldexp(1.0, static_cast<int>(t)));
+        scan_.upper[t] = static_cast<float>(unit_ * (fixed - centre + slack[t] + rounding));
+    }
+    choose_checks(layout, slack, std::sqrt(score_variance));
+}
+
+// Takes the set of checks of least expected cost per block. A block passes the check after plane t
+// when one of its 32 rows comes within slack[t] of the threshold, which a top-k search keeps at about
+// kThreshold standard deviations of the scores.
+void PlaneQuery::choose_checks(const PlaneLayout& layout, const double* slack, double deviation) {
+    constexpr double kThreshold = 3.6;
+    constexpr double kCheckCost = 2.5;  // in groups
+    constexpr double kTailRows = 64;    // rows of a block, for a tile of two queries
+    double pass[kMaxPlanes] = {};
+    for (std::uint32_t t = 0; t < layout.planes; ++t) {
+        pass[t] = deviation > 0 ? std::min(1.0, kTailRows * normal_tail(kThreshold - slack[t] / deviation)) : 1.0;
+    }
+    // best[t]: cost from just after a check at plane t (reached with certainty) to the end; next[t]:
+    // the following check. Plane 0 ends the block.
+    double best[kMaxPlanes + 1] = {};
+    std::uint32_t next[kMaxPlanes + 1] = {};
+    for (std::uint32_t from = 1; from <= layout.planes; ++from) {
+        best[from] = 1e300;
+        double groups = 0;
+        for (std::uint32_t t = from; t-- > 0;) {
+            groups += layout.groups[t];
+            const double before = from == layout.planes ? 1.0 : pass[from];
+            const double cost = before * (groups + kCheckCost) + (t == 0 ? 0.0 : best[t]);
+            if (cost < best[from]) {
+                best[from] = cost;
+                next[from] = t;
+            }
+        }
+    }
+    scan_.check_planes = 1;
+    for (std::uint32_t t = next[layout.planes]; t > 0; t = next[t]) scan_.check_planes |= 1u << t;
+}
+
+PlaneScan PlaneQuery::with_threshold(float threshold) const {
+    PlaneScan scan = scan_;
+    scan.coarse = coarse_.data();
+    // The kernel bounds scores without the constant. Its sum with the constant was rounded, by less
+    // than the margin, so no row that reaches the threshold is dropped.
+    const float margin = 4 * std::numeric_limits<float>::epsilon() * (std::fabs(threshold) + std::fabs(constant_));
+    scan.threshold = constant_ == 0.0f || std::isinf(threshold) ? threshold : threshold - constant_ - margin;
+    return scan;
+}
+
+void PlaneQuery::rescore(const PlaneLayout& layout, const std::uint8_t* block, const std::int64_t* exact,
+                         std::uint32_t rows, float* out) const {
+    const std::uint8_t* add = block + layout.add_offset();
+    const std::uint8_t* scale = block + layout.scale_offset();
+    const float half_unit = 0.5f * unit_;
+    for (; rows != 0; rows &= rows - 1) {
+        const auto r = static_cast<std::size_t>(std::countr_zero(rows));
+        float a;
+        std::uint16_t f;
+        std::memcpy(&a, add + r * sizeof a, sizeof a);
+        std::memcpy(&f, scale + r * sizeof f, sizeof f);
+        const float inner = half_unit * static_cast<float>(2 * exact[r] - offset_);
+        out[r] = float_from_half(f) * inner + a + constant_;
+    }
+}
+
+}  // namespace residua::codec

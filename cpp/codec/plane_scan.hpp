@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Top-k over plane blocks: the coarse scan drops whole blocks against each query's current k-th
+// score, and the blocks that are left are scored in exact integers. A row that belongs to the top-k is
+// dropped with a probability below PlaneQuery::kMissProbability (1e-12) under the assumption stated in
+// plane_query.hpp, and certainly not where the bound taken was the worst case.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "codec/plane_query.hpp"
+#include "core/bitset.hpp"
+#include "core/top_k.hpp"
+
+namespace residua::codec {
+
+// Offers rows first_row … first_row + n_rows - 1, stored in consecutive blocks, to pools[i] for
+// queries[i]. Row numbers are global, in the pools and in `allowed` (nullptr: all rows).
+void plane_topk(const kernel::PlaneKernels& kernels, const kernel::PlaneLayout& layout, const std::uint8_t* blocks,
+                std::size_t first_row, std::size_t n_rows, const Bitset* allowed,
+                std::span<const PlaneQuery> queries, TopK* pools);
+
+// Exact scores of the kBlockRows rows of one block.
+void score_block(const kernel::PlaneKernels& kernels, const kernel::PlaneLayout& layout, const PlaneQuery& query,
+                 const std::uint8_t* block, float* out);
+
+}  // namespace residua::codec

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "codec/recurrent_codec.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <span>
+#include <string>
+
+#include "codec/normalize.hpp"
+#include "codec/plane_query.hpp"
+#include "codec/plane_scan.hpp"
+#include "core/error.hpp"
+#include "core/half.hpp"
+#include "core/parallel.hpp"
+#include "kernel/dispatch.hpp"
+#include "store/container.hpp"
+
+namespace residua::codec {
+namespace {
+
+constexpr std::size_t kGroup = kernel::kGroupDims;
+constexpr std::size_t kEncodeChunk = 64;
+constexpr std::size_t kMaxRows = 2048;  // dims of the transform, as many as the codec's vectors may have
+constexpr float kMaxScale = 60000.0f;  // below the largest float16
+
+void require(bool ok, const std::string& what) {
+    if (!ok) throw Error(ErrorKind::value, "recurrent codec: " + what);
+}
+
+double dot(const float* a, const float* b, std::size_t n) {
+    double s = 0;
+    for (std::size_t i = 0; i < n; ++i) s += static_cast<double>(a[i]) * b[i];
+    return s;
+}
+
+class RecurrentScorer final : public Scorer {
+public:
+    RecurrentScorer(const kernel::PlaneLayout& layout, std::vector<PlaneQuery> queries)
+        : layout_(layout), queries_(std::move(queries)) {}
+
+    std::size_t size() const override { return queries_.size(); }
+
+    void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+               std::size_t q_begin, std::size_t q_end, TopK* pools) const override {
+        plane_topk(kernel::active().planes, layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(), row_begin,
+                   row_end - row_begin, allowed, std::span(queries_).subspan(q_begin, q_end - q_begin), pools);
+    }
+
+    void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
+                float* out) const override {
+        float block_scores[kBlockRows];
+        for (std::size_t r = row_begin; r < row_end; r += kBlockRows) {
+            const std::size_t n = std::min(kBlockRows, row_end - r);
+            score_block(kernel::active().planes, layout_, queries_[query],
+                        codes.data + r / kBlockRows * layout_.block_bytes(), block_scores);
+            std::copy_n(block_scores, n, out + (r - row_begin));
+        }
+    }
+
+private:
+    kernel::PlaneLayout layout_;
+    std::vector<PlaneQuery> queries_;
+};
+
+}  // namespace
+
+RecurrentCodec::RecurrentCodec(RecurrentParams params) : p_(std::move(params)) {
+    const std::size_t groups = p_.group_bits.size();
+    require(p_.dim >= 1, "dim must be at least 1");
+    require(groups >= 1 && groups * kGroup <= kMaxRows, "1 to 64 groups expected");
+    require(std::is_sorted(p_.group_bits.rbegin(), p_.group_bits.rend()), "group bits must not increase");
+    require(p_.group_bits.back() >= 1 && p_.group_bits.front() <= kernel::kMaxPlanes, "group bits must be 1 to 8");
+    require(p_.step.size() == groups * kGroup, "one step per dim expected");
+    require(p_.center.size() == p_.dim && p_.query_mean.size() == p_.dim, "means must have dim values");
+    require(p_.encode_map.size() == rows() * p_.dim && p_.query_map.size() == rows() * p_.dim,
+            "maps must be rows x dim");
+    std::size_t n_levels = 0;
+    for (std::uint8_t b : p_.group_bits) n_levels += std::size_t{1} << b;
+    require(p_.levels.size() == n_levels, "2^bits levels per group expected");
+    require(std::isfinite(p_.expansion) && p_.expansion >= 1, "expansion must be at least 1");
+    const auto finite = [](const std::vector<float>& v) {
+        return std::all_of(v.begin(), v.end(), [](float f) { return std::isfinite(f); });
+    };
+    require(finite(p_.center) && finite(p_.query_mean) && finite(p_.encode_map) && finite(p_.query_map) &&
+                finite(p_.levels),
+            "parameters must be finite");
+    require(finite(p_.step) && *std::min_element(p_.step.begin(), p_.step.end()) > 0, "steps must be positive");
+
+    layout_ = plane_layout(p_.group_bits);
+    encode_panels_ = kernel::PackedPanels({p_.encode_map.data(), rows(), p_.dim});
+    query_panels_ = kernel::PackedPanels({p_.query_map.data(), rows(), p_.dim});
+    std::vector<float> transposed(p_.query_map.size());
+    for (std::size_t i = 0; i < rows(); ++i) {
+        for (std::size_t j = 0; j < p_.dim; ++j) transposed[j * rows() + i] = p_.query_map[i * p_.dim + j];
+    }
+    decode_panels_ = kernel::PackedPanels({transposed.data(), p_.dim, rows()});
+    inv_step_.resize(rows());
+    for (std::size_t i = 0; i < rows(); ++i) inv_step_[i] = 1.0f / p_.step[i];
+    mean_offset_ = p_.query_mean;
+    if (p_.metric == Metric::l2) {
+        for (std::size_t i = 0; i < p_.dim; ++i) mean_offset_[i] -= p_.center[i];
+    } else {
+        mean_dot_ = dot(mean_offset_.data(), p_.center.data(), p_.dim);
+    }
+}
+
+std::size_t RecurrentCodec::memory_bytes() const {
+    const std::size_t floats = p_.center.size() + p_.query_mean.size() + p_.encode_map.size() + p_.query_map.size() +
+                               p_.step.size() + inv_step_.size() + mean_offset_.size();
+    return floats * sizeof(float) + encode_panels_.memory_bytes() + query_panels_.memory_bytes() +
+           decode_panels_.memory_bytes();
+}
+
+std::size_t RecurrentCodec::candidates(std::size_t k, std::size_t n) const {
+    // The rank that a true neighbour can fall to grows with n, more slowly than n itself.
+    const double growth = std::sqrt(std::max(1.0, static_cast<double>(n) / 100'000.0));
+    const double wanted = std::ceil(static_cast<double>(p_.expansion) * growth * static_cast<double>(k)) + 16;
+    return static_cast<std::size_t>(std::min<double>(wanted, static_cast<double>(n)));
+}
+
+// Rounds factor * y to levels; returns <y, v> and |v|^2.
+RecurrentCodec::Moments RecurrentCodec::round_levels(const float* y, float factor, std::uint8_t* u) const {
+    Moments m;
+    for (std::size_t g = 0; g < p_.group_bits.size(); ++g) {
+        const int bits = p_.group_bits[g];
+        const float half = static_cast<float>(1 << (bits - 1));
+        const float top = static_cast<float>((1 << bits) - 1);
+        const float* yg = y + g * kGroup;
+        const float* step = p_.step.data() + g * kGroup;
+        const float* inverse = inv_step_.data() + g * kGroup;
+        float v[kGroup];
+        for (std::size_t j = 0; j < kGroup; ++j) {
+            // Clamped before truncation; truncation equals floor for values >= 0.
+            const int level = static_cast<int>(std::min(std::max(yg[j] * (factor * inverse[j]) + half, 0.0f), top));
+            u[g * kGroup + j] = static_cast<std::uint8_t>(level);
+            v[j] = step[j] * (static_cast<float>(level) + 0.5f - half);
+        }
+        float yv = 0, vv = 0;
+        for (std::size_t j = 0; j < kGroup; ++j) {
+            yv += yg[j] * v[j];
+            vv += v[j] * v[j];
+        }
+        m.yv += static_cast<double>(yv);
+        m.vv += static_cast<double>(vv);
+    }
+    return m;
+}
+
+// The scale is free, f takes it up: a vector larger or smaller than the sample's is coded at the
+// scale that fits the steps. Then coordinate ascent on the cosine of y and its value: one dim at a
+// time moves to a neighbouring level when that helps (CAQ, SIGMOD 2026, section 3).
+RecurrentCodec::Moments RecurrentCodec::search_levels(const float* y, std::uint8_t* u) const {
+    constexpr int kSweeps = 3;
+    constexpr float kFactors[] = {0.8f, 0.64f, 0.5f, 0.4f, 0.3f};
+    Moments best = round_levels(y, 1.0f, u);
+    std::uint8_t trial[kMaxRows];
+    for (float factor : kFactors) {
+        const Moments m = round_levels(y, factor, trial);
+        if (m.yv > 0 && m.yv * m.yv * best.vv > best.yv * best.yv * m.vv) {
+            std::copy_n(trial, rows(), u);
+            best = m;
+        }
+    }
+    double yv = best.yv, vv = best.vv;
+    for (int sweep = 0; sweep < kSweeps; ++sweep) {
+        bool moved = false;
+        for (std::size_t i = 0; i < rows(); ++i) {
+            const int top = (1 << p_.group_bits[i / kGroup]) - 1;
+            const double v = static_cast<double>(p_.step[i]) * (u[i] - 0.5 * top);
+            // The side of the level on which y lies relative to the best multiple of the value.
+            const int step = static_cast<double>(y[i]) * vv > v * yv ? 1 : -1;
+            const int next = static_cast<int>(u[i]) + step;
+            if (next < 0 || next > top) continue;
+            const double d = static_cast<double>(step) * static_cast<double>(p_.step[i]);
+            const double yv2 = yv + d * static_cast<double>(y[i]);
+            const double vv2 = vv + 2 * d * v + d * d;
+            if (yv2 > 0 && yv2 * yv2 * vv > yv * yv * vv2 * (1 + 1e-9)) {
+                u[i] = static_cast<std::uint8_t>(next);
+                yv = yv2;
+                vv = vv2;
+                moved = true;
+            }
+        }
+        if (!moved) break;
+    }
+    return {yv, vv};
+}
+
+void RecurrentCodec::encode_row(const float* z, const float* y, Effort effort, std::uint8_t* code) const {
+    std::uint8_t u[kMaxRows];
+    const double yv = effort == Effort::thorough ? search_levels(y, u).yv : round_levels(y, 1.0f, u).yv;
+
+    std::uint8_t* plane[kernel::kMaxPlanes];  // where group 0 of plane t starts
+    std::uint8_t* next = code;
+    for (int t = static_cast<int>(layout_.planes) - 1; t >= 0; --t) {
+        plane[t] = next;
+        next += layout_.groups[t] * 4;
+    }
+    double yy = 0;
+    for (std::size_t g = 0; g < p_.group_bits.size(); ++g) {
+        const int bits = p_.group_bits[g];
+        const std::uint8_t* ug = u + g * kGroup;
+        float syy = 0;
+        for (std::size_t j = g * kGroup; j < (g + 1) * kGroup; ++j) syy += y[j] * y[j];
+        yy += static_cast<double>(syy);
+        for (int t = 0; t < bits; ++t) {
+            std::uint8_t* out = plane[t] + g * 4;
+            for (std::size_t b = 0; b < 4; ++b) {
+                unsigned byte = 0;
+                for (std::size_t j = 0; j < 8; ++j) byte = byte << 1 | ((ug[b * 8 + j] >> t) & 1u);
+                out[b] = static_cast<std::uint8_t>(byte);
+            }
+        }
+    }
+    // |y|^2 / <y, v> makes the estimate exact along y. A degenerate row (y = 0) has nothing to scale.
+    const float f = yv > 0 && yy > 0 ? std::min(static_cast<float>(yy / yv), kMaxScale) : 0.0f;
+    double add = dot(mean_offset_.data(), z, p_.dim);
+    add = p_.metric == Metric::l2 ? 2 * add - dot(z, z, p_.dim) : add + mean_dot_;
+    const float add32 = static_cast<float>(add);
+    const std::uint16_t f16 = half_from_float(f);
+    std::memcpy(code + layout_.code_bytes(), &add32, 4);
+    std::memcpy(code + layout_.code_bytes() + 4, &f16, 2);
+}
+
+void RecurrentCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort effort) const {
+    parallel_for(x.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        const std::size_t n = end - begin;
+        std::vector<float> z(n * p_.dim), y(n * rows());
+        for (std::size_t i = 0; i < n; ++i) {
+            float* zi = z.data() + i * p_.dim;
+            copy_for_metric(x.row(begin + i), p_.dim, p_.metric, zi);
+            for (std::size_t j = 0; j < p_.dim; ++j) zi[j] -= p_.center[j];
+        }
+        encode_panels_.multiply({z.data(), n, p_.dim}, {y.data(), n, rows()});
+        for (std::size_t i = 0; i < n; ++i) {
+            encode_row(z.data() + i * p_.dim, y.data() + i * rows(), effort, codes + (begin + i) * code_bytes());
+        }
+    });
+}
+
+void RecurrentCodec::unpack_values(const std::uint8_t* code, float* v) const {
+    std::uint8_t u[kMaxRows] = {};
+    for (int t = static_cast<int>(layout_.planes) - 1; t >= 0; --t) {
+        for (std::size_t i = 0; i < layout_.groups[t] * kGroup; ++i) {
+            u[i] = static_cast<std::uint8_t>(u[i] << 1 | ((code[i / 8] >> (7 - i % 8)) & 1));
+        }
+        code += layout_.groups[t] * 4;
+    }
+    const float* levels = p_.levels.data();
+    for (std::size_t g = 0; g < p_.group_bits.size(); ++g) {
+        for (std::size_t i = g * kGroup; i < (g + 1) * kGroup; ++i) v[i] = p_.step[i] * levels[u[i]];
+        levels += std::size_t{1} << p_.group_bits[g];
+    }
+}
+
+void RecurrentCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const {
+    parallel_for(n, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        const std::size_t m = end - begin;
+        std::vector<float> v(m * rows());
+        for (std::size_t r = 0; r < m; ++r) {
+            const std::uint8_t* code = codes + (begin + r) * code_bytes();
+            float* vr = v.data() + r * rows();
+            unpack_values(code, vr);
+            std::uint16_t f16;
+            std::memcpy(&f16, code + layout_.code_bytes() + 4, 2);
+            const float f = float_from_half(f16);
+            for (std::size_t i = 0; i < rows(); ++i) vr[i] *= f;
+        }
+        decode_panels_.multiply({v.data(), m, rows()}, {out + begin * p_.dim, m, p_.dim});
+        for (std::size_t r = begin; r < end; ++r) {
+            for (std::size_t j = 0; j < p_.dim; ++j) out[r * p_.dim + j] += p_.center[j];
+        }
+    });
+}
+
+void RecurrentCodec::pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const {
+    kernel::active().planes.pack(layout_, codes, code_bytes(), n, block);
+    std::uint8_t* add = block + layout_.strip_bytes();
+    std::uint8_t* scale = add + kBlockRows * 4;
+    std::memset(add, 0, kBlockRows * kScalarBytes);
+    for (std::size_t r = 0; r < n; ++r) {
+        const std::uint8_t* scalars = codes + r * code_bytes() + layout_.code_bytes();
+        std::memcpy(add + r * 4, scalars, 4);
+        std::memcpy(scale + r * 2, scalars + 4, 2);
+    }
+}
+
+void RecurrentCodec::unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const {
+    kernel::active().planes.unpack(layout_, block, row, code);
+    const std::uint8_t* add = block + layout_.strip_bytes();
+    std::memcpy(code + layout_.code_bytes(), add + row * 4, 4);
+    std::memcpy(code + layout_.code_bytes() + 4, add + kBlockRows * 4 + row * 2, 2);
+}
+
+std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, int num_threads) const {
+    std::vector<PlaneQuery> prepared(queries.rows);
+    parallel_for(queries.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        const std::size_t n = end - begin;
+        std::vector<float> q(p_.dim), z(n * p_.dim), w(n * rows());
+        std::vector<double> constant(n);
+        const float factor = p_.metric == Metric::l2 ? 2.0f : 1.0f;
+        for (std::size_t i = 0; i < n; ++i) {
+            copy_for_metric(queries.row(begin + i), p_.dim, p_.metric, q.data());
+            float* zi = z.data() + i * p_.dim;
+            for (std::size_t j = 0; j < p_.dim; ++j) zi[j] = q[j] - p_.query_mean[j];
+            if (p_.metric == Metric::l2) {
+                for (std::size_t j = 0; j < p_.dim; ++j) q[j] -= p_.center[j];
+                constant[i] = -dot(q.data(), q.data(), p_.dim);
+            } else {
+                constant[i] = dot(zi, p_.center.data(), p_.dim);
+            }
+        }
+        query_panels_.multiply({z.data(), n, p_.dim}, {w.data(), n, rows()});
+        for (std::size_t i = 0; i < n; ++i) {
+            float* wi = w.data() + i * rows();
+            for (std::size_t j = 0; j < rows(); ++j) wi[j] *= factor * p_.step[j];
+            prepared[begin + i] = PlaneQuery(layout_, {wi, rows()}, static_cast<float>(constant[i]));
+        }
+    });
+    return std::make_unique<RecurrentScorer>(layout_, std::move(prepared));
+}
+
+std::unique_ptr<Scorer> RecurrentCodec::prepare_codes(const std::uint8_t* codes, std::size_t n,
+                                                      int num_threads) const {
+    std::vector<float> decoded(n * p_.dim);
+    decode(codes, n, decoded.data(), num_threads);
+    return prepare({decoded.data(), n, p_.dim}, num_threads);
+}
+
+void RecurrentCodec::write(store::Writer& out) const {
+    out.put_string("metric", to_string(p_.metric));
+    out.put_int("dim", static_cast<std::int64_t>(p_.dim));
+    out.put_double("bits", p_.bits);
+    out.put_double("expansion", static_cast<double>(p_.expansion));
+    out.put<std::uint8_t>("group_bits", p_.group_bits);
+    out.put<float>("center", p_.center);
+    out.put<float>("query_mean", p_.query_mean);
+    out.put<float>("encode_map", p_.encode_map);
+    out.put<float>("query_map", p_.query_map);
+    out.put<float>("step", p_.step);
+    out.put<float>("levels", p_.levels);
+}
+
+std::shared_ptr<const Codec> RecurrentCodec::read(const store::Reader& in) {
+    const auto copy = [&in](const char* name) {
+        const auto values = in.array<float>(name);
+        return std::vector<float>(values.begin(), values.end());
+    };
+    RecurrentParams p;
+    try {
+        p.metric = read_metric(in);
+        p.dim = static_cast<std::size_t>(in.get_int("dim", 1, 65'536));
+        p.bits = in.get_double("bits");
+        p.expansion = static_cast<float>(in.get_double("expansion"));
+        const auto bits = in.array<std::uint8_t>("group_bits");
+        p.group_bits.assign(bits.begin(), bits.end());
+        p.center = copy("center");
+        p.query_mean = copy("query_mean");
+        p.encode_map = copy("encode_map");
+        p.query_map = copy("query_map");
+        p.step = copy("step");
+        p.levels = copy("levels");
+        return std::make_shared<RecurrentCodec>(std::move(p));
+    } catch (const Error& e) {
+        if (e.kind() == ErrorKind::value) in.fail("meta", e.what());
+        throw;
+    }
+}
+
+}  // namespace residua::codec
