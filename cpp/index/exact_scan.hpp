@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Exact search over stored vectors. A float32 pass bounds every row's score from both sides; rows
+// that the bound cannot rule out are scored again in float64 and rounded once. Scores and order are
+// therefore a function of the query and the rows alone: the same for one query or a batch, for any
+// thread count and instruction set, with ties settled by id.
+//
+// Cosine: queries arrive normalised, and the score is <q, x> * inv_norm. The bound assumes that
+// norm(x) * inv_norm is at most 1.25, i.e. that inv_norm is what it says, and that rows without it
+// have unit norm. Scores are larger-is-better (l2: minus the squared distance).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/matrix.hpp"
+#include "core/metric.hpp"
+#include "core/top_k.hpp"
+#include "kernel/float_kernels.hpp"
+#include "store/row_source.hpp"
+
+namespace residua::index {
+
+// Per query the min(k, allowed rows) best, best first. num_threads 0: the default.
+std::vector<std::vector<ScoredRow>> exact_top_k(const store::RowSource& source, Metric metric, ConstMatrix queries,
+                                                std::size_t k, const TieOrder* order, int num_threads);
+
+// Per query all rows whose score is at least `threshold`, best first.
+std::vector<std::vector<ScoredRow>> exact_range(const store::RowSource& source, Metric metric, ConstMatrix queries,
+                                                float threshold, const TieOrder* order, int num_threads);
+
+// The score of one row, as reported by the searches above.
+class ExactScorer {
+public:
+    ExactScorer(const store::RowSource& source, Metric metric);
+    float operator()(const float* query, std::uint32_t row) const;
+
+private:
+    const store::RowSource& source_;
+    Metric metric_;
+    const kernel::FloatKernels& kernels_;
+};
+
+// out[i] = score of rows[i]: re-ranking of candidates.
+void exact_scores(const store::RowSource& source, Metric metric, const float* query,
+                  std::span<const std::uint32_t> rows, float* out);
+
+}  // namespace residua::index
