@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "bindings/arrays.hpp"
+#include "bindings/register.hpp"
+#include "codec/binary_codec.hpp"
+#include "codec/codec.hpp"
+#include "codec/float_codec.hpp"
+#include "codec/normalize.hpp"
+#include "codec/recurrent_codec.hpp"
+#include "core/parallel.hpp"
+#include "core/random.hpp"
+#include "kernel/matmul.hpp"
+#include "store/container.hpp"
+#include "train/steps.hpp"
+
+namespace residua::bindings {
+namespace {
+
+using codec::Codec;
+using CodecPtr = std::shared_ptr<const Codec>;
+
+py::array_t<std::uint8_t> encode(const Codec& c, const Array<float>& x, int num_threads, bool refine) {
+    const ConstMatrix rows = matrix(x);
+    py::array_t<std::uint8_t> out({x.shape(0), static_cast<py::ssize_t>(c.code_bytes())});
+    std::uint8_t* codes = out.mutable_data();
+    py::gil_scoped_release release;
+    c.encode(rows, codes, resolve_num_threads(num_threads), refine ? codec::Effort::thorough : codec::Effort::fast);
+    return out;
+}
+
+py::array_t<float> decode(const Codec& c, const Array<std::uint8_t>& codes, int num_threads) {
+    const auto rows = matrix(codes);
+    py::array_t<float> out({codes.shape(0), static_cast<py::ssize_t>(c.dim())});
+    float* x = out.mutable_data();
+    py::gil_scoped_release release;
+    c.decode(rows.data, rows.rows, x, resolve_num_threads(num_threads));
+    return out;
+}
+
+// l2 leaves the library as a positive squared distance.
+void to_public(const Codec& c, float* scores, std::size_t n) {
+    if (c.metric() != Metric::l2) return;
+    for (std::size_t i = 0; i < n; ++i) scores[i] = std::max(0.0f, -scores[i]);
+}
+
+py::array_t<float> scores(const Codec& c, const Array<float>& q, const Array<std::uint8_t>& codes, int num_threads) {
+    const ConstMatrix queries = matrix(q);
+    const auto rows = matrix(codes);
+    py::array_t<float> out({q.shape(0), codes.shape(0)});
+    float* s = out.mutable_data();
+    py::gil_scoped_release release;
+    const int threads = resolve_num_threads(num_threads);
+    const auto scorer = c.prepare(queries, threads);
+    codec::score_rows(c, *scorer, rows.data, rows.rows, s, threads);
+    to_public(c, s, queries.rows * rows.rows);
+    return out;
+}
+
+py::array_t<float> symmetric_scores(const Codec& c, const Array<std::uint8_t>& a, const Array<std::uint8_t>& b,
+                                    int num_threads) {
+    const auto left = matrix(a);
+    const auto right = matrix(b);
+    py::array_t<float> out({a.shape(0), b.shape(0)});
+    float* s = out.mutable_data();
+    py::gil_scoped_release release;
+    const int threads = resolve_num_threads(num_threads);
+    const auto scorer = c.prepare_codes(left.data, left.rows, threads);
+    codec::score_rows(c, *scorer, right.data, right.rows, s, threads);
+    if (!c.counts_bits()) to_public(c, s, left.rows * right.rows);
+    return out;
+}
+
+void save(const Codec& c, const std::string& path) {
+    py::gil_scoped_release release;
+    store::Writer w(c.kind());
+    c.write(w);
+    w.write_file(path);
+}
+
+template <class T>
+std::vector<T> to_vector(const Array<T>& a) {
+    return {a.data(), a.data() + a.size()};
+}
+
+CodecPtr recurrent_codec(std::size_t dim, double bits, const std::string& metric, const Array<std::uint8_t>& group_bits,
+                         const Array<float>& center, const Array<float>& query_mean, const Array<float>& encode_map,
+                         const Array<float>& query_map, const Array<float>& step, const Array<float>& levels) {
+    codec::RecurrentParams p;
+    p.metric = parse_metric(metric);
+    p.dim = dim;
+    p.bits = bits;
+    p.group_bits = to_vector(group_bits);
+    p.center = to_vector(center);
+    p.query_mean = to_vector(query_mean);
+    p.encode_map = to_vector(encode_map);
+    p.query_map = to_vector(query_map);
+    p.step = to_vector(step);
+    p.levels = to_vector(levels);
+    return std::make_shared<codec::RecurrentCodec>(std::move(p));
+}
+
+py::array_t<double> gram(const Array<float>& x, int num_threads) {
+    const ConstMatrix rows = matrix(x);
+    py::array_t<double> out({x.shape(1), x.shape(1)});
+    double* g = out.mutable_data();
+    std::fill_n(g, out.size(), 0.0);
+    py::gil_scoped_release release;
+    kernel::accumulate_gram(rows, g, resolve_num_threads(num_threads));
+    return out;
+}
+
+py::array_t<float> transform(const Array<float>& x, const Array<float>& map, int num_threads) {
+    const ConstMatrix rows = matrix(x);
+    const ConstMatrix m = matrix(map);
+    py::array_t<float> out({x.shape(0), map.shape(0)});
+    float* y = out.mutable_data();
+    py::gil_scoped_release release;
+    const kernel::PackedPanels panels(m);
+    parallel_for(rows.rows, 256, resolve_num_threads(num_threads), [&](std::size_t begin, std::size_t end, int) {
+        panels.multiply(rows.slice(begin, end), {y + begin * m.rows, end - begin, m.rows});
+    });
+    return out;
+}
+
+py::array_t<float> normalize(const Array<float>& x) {
+    const ConstMatrix rows = matrix(x);
+    py::array_t<float> out({x.shape(0), x.shape(1)});
+    float* y = out.mutable_data();
+    py::gil_scoped_release release;
+    for (std::size_t r = 0; r < rows.rows; ++r) {
+        codec::copy_for_metric(rows.row(r), rows.cols, Metric::cosine, y + r * rows.cols);
+    }
+    return out;
+}
+
+py::tuple fit_steps(const Array<float>& y, std::size_t group_dims, int num_threads) {
+    const ConstMatrix rows = matrix(y);
+    train::StepFit fit;
+    {
+        py::gil_scoped_release release;
+        fit = train::fit_steps(rows, group_dims, resolve_num_threads(num_threads));
+    }
+    const auto groups = static_cast<py::ssize_t>(fit.groups);
+    return py::make_tuple(to_numpy(std::move(fit.step), {train::kMaxBits, groups}),
+                          to_numpy(std::move(fit.distortion), {train::kMaxBits + 1, groups}));
+}
+
+py::array_t<std::int64_t> as_numpy_rows(const std::vector<std::size_t>& rows) {
+    std::vector<std::int64_t> out(rows.begin(), rows.end());
+    const auto n = static_cast<py::ssize_t>(out.size());
+    return to_numpy(std::move(out), {n});
+}
+
+}  // namespace
+
+void register_codecs(py::module_& m) {
+    py::class_<Codec, std::shared_ptr<Codec>>(m, "Codec")
+        .def_property_readonly("kind", &Codec::kind)
+        .def_property_readonly("dim", &Codec::dim)
+        .def_property_readonly("code_bytes", &Codec::code_bytes)
+        .def_property_readonly("metric", [](const Codec& c) { return to_string(c.metric()); })
+        .def_property_readonly("counts_bits", &Codec::counts_bits)
+        .def_property_readonly("fingerprint", [](const Codec& c) { return codec::fingerprint(c); })
+        .def_property_readonly("dtype",
+                               [](const Codec& c) {
+                                   const auto* f = dynamic_cast<const codec::FloatCodec*>(&c);
+                                   return f != nullptr && f->type() == codec::FloatCodec::Type::f16 ? "float16"
+                                                                                                    : "float32";
+                               })
+        .def_property_readonly("bits",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
+                                   return r != nullptr ? r->params().bits : 0.0;
+                               })
+        .def_property_readonly("group_bits",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
+                                   return r != nullptr ? std::vector<int>(r->params().group_bits.begin(),
+                                                                          r->params().group_bits.end())
+                                                       : std::vector<int>{};
+                               })
+        .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
+        .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("refine") = false)
+        .def("decode", &decode, py::arg("codes"), py::arg("num_threads"))
+        .def("scores", &scores, py::arg("queries"), py::arg("codes"), py::arg("num_threads"))
+        .def("symmetric_scores", &symmetric_scores, py::arg("codes_a"), py::arg("codes_b"), py::arg("num_threads"))
+        .def("save", &save, py::arg("path"));
+    m.def(
+        "float_codec",
+        [](std::size_t dim, const std::string& dtype, const std::string& metric) -> CodecPtr {
+            const auto type = dtype == "float16" ? codec::FloatCodec::Type::f16 : codec::FloatCodec::Type::f32;
+            return std::make_shared<codec::FloatCodec>(dim, type, parse_metric(metric));
+        },
+        py::arg("dim"), py::arg("dtype"), py::arg("metric"));
+    m.def(
+        "binary_codec",
+        [](std::size_t dim, const std::string& metric) -> CodecPtr {
+            return std::make_shared<codec::BinaryCodec>(dim, parse_metric(metric));
+        },
+        py::arg("dim"), py::arg("metric"));
+    m.def("recurrent_codec", &recurrent_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"),
+          py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("encode_map"), py::arg("query_map"),
+          py::arg("step"), py::arg("levels"));
+    m.def(
+        "with_expansion",
+        [](const Codec& c, float expansion) -> CodecPtr {
+            codec::RecurrentParams p = dynamic_cast<const codec::RecurrentCodec&>(c).params();
+            p.expansion = expansion;
+            return std::make_shared<codec::RecurrentCodec>(std::move(p));
+        },
+        py::arg("codec"), py::arg("expansion"));
+    m.def("normalize", &normalize, py::arg("x"));
+    m.def("fit_steps", &fit_steps, py::arg("y"), py::arg("group_dims"), py::arg("num_threads"));
+    m.def(
+        "sample_rows",
+        [](std::size_t n, std::size_t count, std::uint64_t seed) { return as_numpy_rows(sample_rows(n, count, seed)); },
+        py::arg("n"), py::arg("count"), py::arg("seed"));
+    m.def(
+        "permutation", [](std::size_t n, std::uint64_t seed) { return as_numpy_rows(permutation(n, seed)); },
+        py::arg("n"), py::arg("seed"));
+    m.def("gram", &gram, py::arg("x"), py::arg("num_threads"));
+    m.def("transform", &transform, py::arg("x"), py::arg("map"), py::arg("num_threads"));
+    m.def(
+        "hamming",
+        [](const Array<std::uint8_t>& a, const Array<std::uint8_t>& b, int num_threads) {
+            const auto left = matrix(a);
+            const auto right = matrix(b);
+            py::array_t<std::int32_t> out({a.shape(0), b.shape(0)});
+            std::int32_t* d = out.mutable_data();
+            py::gil_scoped_release release;
+            codec::hamming(left.data, left.rows, right.data, right.rows, left.cols, d,
+                           resolve_num_threads(num_threads));
+            return out;
+        },
+        py::arg("a"), py::arg("b"), py::arg("num_threads"));
+}
+
+}  // namespace residua::bindings

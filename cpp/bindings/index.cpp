@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "bindings/arrays.hpp"
+#include "bindings/register.hpp"
+#include "core/parallel.hpp"
+#include "index/flat_index.hpp"
+
+namespace residua::bindings {
+namespace {
+
+using index::Filter;
+using index::FlatIndex;
+using index::IdList;
+using index::SearchParams;
+using index::SearchResult;
+
+// An int64 array, or a list of str.
+IdList to_ids(const py::object& ids) {
+    IdList out;
+    if (py::isinstance<py::list>(ids)) {
+        out.kind = store::IdKind::string;
+        out.strings = ids.cast<std::vector<std::string>>();
+    } else {
+        const auto a = ids.cast<Array<std::int64_t>>();
+        out.ints.assign(a.data(), a.data() + a.size());
+    }
+    return out;
+}
+
+// None, ids as above, or a boolean mask.
+Filter to_filter(const py::object& filter) {
+    if (filter.is_none()) return {};
+    if (py::isinstance<py::array_t<bool>>(filter)) {
+        const auto mask = filter.cast<Array<bool>>();
+        return std::vector<std::uint8_t>(mask.data(), mask.data() + mask.size());
+    }
+    return to_ids(filter);
+}
+
+// One Python id per slot; slots without a result get -1 or None.
+class IdSlots {
+public:
+    IdSlots(const IdList& ids, std::vector<py::ssize_t> shape) : ids_(ids), text_(ids.kind == store::IdKind::string) {
+        if (text_) {
+            objects_ = py::array(py::dtype("O"), shape);
+            py::array flat = objects_.attr("ravel")();
+            slots_ = static_cast<PyObject**>(flat.mutable_data());
+            for (py::ssize_t i = 0; i < objects_.size(); ++i) Py_XSETREF(slots_[i], py::none().release().ptr());
+        } else {
+            ints_ = Array<std::int64_t>(shape);
+            std::fill_n(ints_.mutable_data(), ints_.size(), -1);
+        }
+    }
+    void set(std::size_t slot, std::size_t i) {
+        if (text_) {
+            Py_XSETREF(slots_[slot], py::str(ids_.strings[i]).release().ptr());
+        } else {
+            ints_.mutable_data()[slot] = ids_.ints[i];
+        }
+    }
+    py::object take() {
+        if (text_) return std::move(objects_);
+        return std::move(ints_);
+    }
+
+private:
+    const IdList& ids_;
+    bool text_;
+    py::array objects_;
+    PyObject** slots_ = nullptr;
+    Array<std::int64_t> ints_;
+};
+
+py::object to_array(const IdList& ids) {
+    IdSlots slots(ids, {static_cast<py::ssize_t>(ids.size())});
+    for (std::size_t i = 0; i < ids.size(); ++i) slots.set(i, i);
+    return slots.take();
+}
+
+float to_public(Metric metric, float score) { return metric == Metric::l2 ? std::max(0.0f, -score) : score; }
+
+py::dict stats_of(const SearchResult& r) {
+    py::dict d;
+    d["plan"] = r.plan;
+    d["visited"] = r.visited;
+    d["reranked"] = r.reranked;
+    return d;
+}
+
+// (ids, scores, counts, stats); as many columns as the longest result.
+py::tuple to_python(const FlatIndex& index, const SearchResult& r) {
+    const std::size_t nq = r.offsets.size() - 1;
+    std::size_t width = 0;
+    for (std::size_t q = 0; q < nq; ++q) width = std::max(width, r.offsets[q + 1] - r.offsets[q]);
+    const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(nq), static_cast<py::ssize_t>(width)};
+    IdSlots ids(r.ids, shape);
+    Array<float> scores(shape);
+    Array<std::int64_t> counts(static_cast<py::ssize_t>(nq));
+    const Metric metric = r.counts_bits ? Metric::ip : index.metric();
+    std::fill_n(scores.mutable_data(), nq * width, metric == Metric::l2 ? -kWorstScore : kWorstScore);
+    for (std::size_t q = 0; q < nq; ++q) {
+        for (std::size_t i = r.offsets[q]; i < r.offsets[q + 1]; ++i) {
+            const std::size_t slot = q * width + (i - r.offsets[q]);
+            ids.set(slot, i);
+            scores.mutable_data()[slot] = to_public(metric, r.scores[i]);
+        }
+        counts.mutable_data()[q] = static_cast<std::int64_t>(r.offsets[q + 1] - r.offsets[q]);
+    }
+    return py::make_tuple(ids.take(), scores, counts, stats_of(r));
+}
+
+SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t rerank, const Filter* filter,
+                         int num_threads) {
+    SearchParams p;
+    p.k = k;
+    p.scoring = scoring == "symmetric" ? index::Scoring::symmetric : index::Scoring::asymmetric;
+    p.rerank = rerank;
+    p.filter = filter;
+    p.num_threads = resolve_num_threads(num_threads);
+    return p;
+}
+
+py::object add(FlatIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads) {
+    const ConstMatrix rows = matrix(x);
+    const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
+    const IdList* chosen = ids.is_none() ? nullptr : &given;
+    IdList added;
+    {
+        py::gil_scoped_release release;
+        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads));
+    }
+    return to_array(added);
+}
+
+py::tuple search(const FlatIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
+                 std::int64_t rerank, const py::object& filter, int num_threads) {
+    const ConstMatrix q = matrix(queries);
+    const Filter rows = to_filter(filter);
+    SearchResult r;
+    {
+        py::gil_scoped_release release;
+        r = index.search(q, make_params(k, scoring, rerank, &rows, num_threads));
+    }
+    return to_python(index, r);
+}
+
+py::tuple search_codes(const FlatIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
+                       const py::object& filter, int num_threads) {
+    const auto queries = matrix(codes);
+    const Filter rows = to_filter(filter);
+    SearchResult r;
+    {
+        py::gil_scoped_release release;
+        r = index.search_codes(queries.data, queries.rows, make_params(k, "symmetric", rerank, &rows, num_threads));
+    }
+    return to_python(index, r);
+}
+
+py::tuple range_search(const FlatIndex& index, const Array<float>& queries, float threshold, const py::object& filter,
+                       int num_threads) {
+    const ConstMatrix q = matrix(queries);
+    const Filter rows = to_filter(filter);
+    const float inside = index.metric() == Metric::l2 ? -threshold : threshold;
+    SearchResult r;
+    {
+        py::gil_scoped_release release;
+        r = index.range_search(q, inside, &rows, resolve_num_threads(num_threads));
+    }
+    for (float& s : r.scores) s = to_public(index.metric(), s);
+    const auto n = static_cast<py::ssize_t>(r.scores.size());
+    std::vector<std::int64_t> offsets(r.offsets.begin(), r.offsets.end());
+    const auto n_offsets = static_cast<py::ssize_t>(offsets.size());
+    return py::make_tuple(to_numpy(std::move(offsets), {n_offsets}), to_array(r.ids),
+                          to_numpy(std::move(r.scores), {n}));
+}
+
+std::size_t remove(FlatIndex& index, const py::object& ids, bool ignore_missing) {
+    const IdList given = to_ids(ids);
+    py::gil_scoped_release release;
+    return index.remove(given, ignore_missing);
+}
+
+py::array_t<float> get(const FlatIndex& index, const py::object& ids) {
+    const IdList given = to_ids(ids);
+    std::vector<float> x;
+    {
+        py::gil_scoped_release release;
+        x = index.get(given);
+    }
+    return to_numpy(std::move(x), {static_cast<py::ssize_t>(given.size()), static_cast<py::ssize_t>(index.dim())});
+}
+
+}  // namespace
+
+void register_index(py::module_& m) {
+    py::class_<FlatIndex, std::shared_ptr<FlatIndex>>(m, "FlatIndex")
+        .def(py::init([](std::size_t dim, const std::string& metric, const std::string& vectors, bool wants_codec,
+                         const std::string& codec_recipe) {
+                 return std::make_shared<FlatIndex>(dim, parse_metric(metric), store::parse_vector_mode(vectors),
+                                                    wants_codec, codec_recipe);
+             }),
+             py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"))
+        .def_property_readonly("dim", &FlatIndex::dim)
+        .def_property_readonly("metric", [](const FlatIndex& i) { return to_string(i.metric()); })
+        .def_property_readonly("vectors", [](const FlatIndex& i) { return store::to_string(i.mode()); })
+        .def_property_readonly("awaits_codec", &FlatIndex::awaits_codec)
+        .def_property_readonly("codec_recipe", &FlatIndex::codec_recipe)
+        .def_property_readonly("id_kind",
+                               [](const FlatIndex& i) {
+                                   const auto kind = i.id_kind();
+                                   return kind == store::IdKind::string    ? "str"
+                                          : kind == store::IdKind::integer ? "int"
+                                                                           : "none";
+                               })
+        .def_property_readonly("codec", [](const FlatIndex& i) { return i.codec(); })
+        .def("__len__", &FlatIndex::size)
+        .def("set_codec", &FlatIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
+             py::call_guard<py::gil_scoped_release>())
+        .def("staged_vectors",
+             [](const FlatIndex& i) {
+                 auto v = i.staged_vectors();
+                 const auto n = static_cast<py::ssize_t>(v.size() / i.dim());
+                 return to_numpy(std::move(v), {n, static_cast<py::ssize_t>(i.dim())});
+             })
+        .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"))
+        .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
+             py::arg("filter"), py::arg("num_threads"))
+        .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
+             py::arg("num_threads"))
+        .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
+             py::arg("num_threads"))
+        .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
+        .def("get", &get, py::arg("ids"))
+        .def("contains", [](const FlatIndex& i, const py::object& ids) { return i.contains(to_ids(ids)); },
+             py::arg("ids"))
+        .def("compact", &FlatIndex::compact, py::call_guard<py::gil_scoped_release>())
+        .def("memory", &FlatIndex::memory)
+        .def("save", &FlatIndex::save, py::arg("path"), py::call_guard<py::gil_scoped_release>());
+
+    m.def(
+        "load",
+        [](const std::string& path, bool mmap, const std::string& verify) -> py::object {
+            store::OpenOptions options;
+            options.mmap = mmap;
+            options.verify = verify == "full" ? store::Verify::full : store::Verify::quick;
+            std::shared_ptr<FlatIndex> index;
+            std::shared_ptr<const codec::Codec> codec;
+            {
+                py::gil_scoped_release release;
+                const store::Reader in = store::Reader::open(path, options);
+                if (in.kind() == FlatIndex::kKind) {
+                    index = FlatIndex::load(in);
+                } else {
+                    codec = codec::read_codec(in);
+                }
+            }
+            return index ? py::cast(index) : py::cast(codec);
+        },
+        py::arg("path"), py::arg("mmap"), py::arg("verify"));
+
+    m.def(
+        "first_non_finite",
+        [](const Array<float>& x) -> py::ssize_t {
+            const ConstMatrix rows = matrix(x);
+            py::gil_scoped_release release;
+            for (std::size_t r = 0; r < rows.rows; ++r) {
+                const float* v = rows.row(r);
+                float sum = 0;  // 0 * finite stays 0; NaN and infinity turn it into NaN
+                for (std::size_t i = 0; i < rows.cols; ++i) sum += v[i] * 0.0f;
+                if (std::isnan(sum)) return static_cast<py::ssize_t>(r);
+            }
+            return -1;
+        },
+        py::arg("x"));
+    m.def(
+        "first_zero_row",
+        [](const Array<float>& x) -> py::ssize_t {
+            const ConstMatrix rows = matrix(x);
+            py::gil_scoped_release release;
+            for (std::size_t r = 0; r < rows.rows; ++r) {
+                if (std::all_of(rows.row(r), rows.row(r) + rows.cols, [](float v) { return v == 0.0f; })) {
+                    return static_cast<py::ssize_t>(r);
+                }
+            }
+            return -1;
+        },
+        py::arg("x"));
+}
+
+}  // namespace residua::bindings
