@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Residua: embedding compression and nearest-neighbour search on recurrent binary codes."""
+
+from residua import datasets, errors
+from residua._core import __version__
+from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec
+from residua.functions import exact_search, hamming, load, recall, show_config
+from residua.indexes import FlatIndex
+from residua.results import Hits, RangeHits
+
+__all__ = [
+    "BinaryCodec",
+    "Codec",
+    "FlatIndex",
+    "FloatCodec",
+    "Hits",
+    "RangeHits",
+    "RecurrentBinaryCodec",
+    "__version__",
+    "datasets",
+    "errors",
+    "exact_search",
+    "hamming",
+    "load",
+    "recall",
+    "show_config",
+]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that Residua raises on purpose.
+
+All derive from :class:`ResiduaError` and from the built-in type that a caller would expect, so
+``except ValueError`` and ``except rz.errors.ResiduaError`` both work.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CorruptFileError",
+    "DtypeError",
+    "DuplicateIdError",
+    "FileError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "NonFiniteError",
+    "NotTrainedError",
+    "ResiduaError",
+    "ShapeError",
+    "UnknownIdError",
+    "UnsupportedError",
+]
+
+
+class ResiduaError(Exception):
+    """Base class of all errors of this package."""
+
+
+class InvalidValueError(ResiduaError, ValueError):
+    """An argument is outside its range."""
+
+
+class InvalidTypeError(ResiduaError, TypeError):
+    """An argument has a type that cannot work here."""
+
+
+class ShapeError(ResiduaError, ValueError):
+    """An array has the wrong number of axes, dims or rows."""
+
+
+class DtypeError(ResiduaError, TypeError):
+    """An array has an element type that is not accepted here."""
+
+
+class NonFiniteError(ResiduaError, ValueError):
+    """Vectors contain NaN or infinity."""
+
+
+class NotTrainedError(ResiduaError, RuntimeError):
+    """A codec is used before it was fitted."""
+
+
+class DuplicateIdError(ResiduaError, ValueError):
+    """An id is given twice, or exists already."""
+
+
+class UnknownIdError(ResiduaError, KeyError):
+    """An id is not in the index."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class CorruptFileError(ResiduaError, ValueError):
+    """A file is damaged, or is not what it should be."""
+
+
+class UnsupportedError(ResiduaError, ValueError):
+    """A valid request that this object, build or version cannot serve."""
+
+
+class FileError(ResiduaError, OSError):
+    """The operating system refused to read or write a file."""
