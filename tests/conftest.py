@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared fixtures. Helpers live here as fixtures: importlib mode keeps the tests folder off sys.path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from residua import _core
+
+ROOT = Path(__file__).resolve().parents[1]
+KNOWN_ISAS = ("scalar", "avx2", "avx512", "neon")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Top of the source tree, for tests that read sources; the tested package is the installed one."""
+    return ROOT
+
+
+@pytest.fixture(params=_core.kernels.available())
+def isa(request: pytest.FixtureRequest) -> str:
+    """Each instruction set that this build has and this machine runs."""
+    return str(request.param)
+
+
+def pytest_report_header() -> str:
+    kernels = _core.kernels
+    return (
+        f"residua: {Path(_core.__file__).parent}, ISA {kernels.active()} of {', '.join(kernels.available())}"
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    available = _core.kernels.available()
+    for name in KNOWN_ISAS:
+        if name not in available:
+            built = (ROOT / "cpp" / "kernel" / "isa" / f"{name}.cpp").exists()
+            reason = "not for this machine" if built else "not built"
+            terminalreporter.write_line(f"skipped ISA: {name} ({reason})")

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the golden files: run once per format version, and keep what it wrote.
+
+    python tests/golden/make_golden.py FOLDER
+
+Everything is made from whole numbers, so that any machine makes the same data.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import residua as rz
+
+DIM = 24
+
+
+def vectors(n: int, start: int) -> np.ndarray:
+    """Rows around 12 centres, from a linear congruence on integers."""
+    state = np.uint64(start)
+    values = np.empty(n * DIM, np.float32)
+    for i in range(len(values)):
+        state = np.uint64((int(state) * 6364136223846793005 + 1442695040888963407) % 2**64)
+        values[i] = (int(state) >> 40) / 2**24 - 0.5
+    centre = (np.arange(n)[:, None] % 12 * (np.arange(DIM)[None] + 3)) % 7 - 3
+    return (values.reshape(n, DIM) + centre).astype(np.float32)
+
+
+def things() -> dict[str, rz.FlatIndex | rz.Codec]:
+    """Return what the golden files hold, by file name."""
+    x = vectors(400, 1)
+    recurrent = rz.RecurrentBinaryCodec(DIM, 2).fit(x)
+    by_name = rz.FlatIndex(DIM, codec=recurrent)
+    by_name.add(x[:150], [f"doc {i}" for i in range(150)])
+    by_name.remove(["doc 7", "doc 149"])
+    by_number = rz.FlatIndex(DIM, metric="l2")
+    by_number.add(x[:60], np.arange(60) * 10)
+    bits = rz.FlatIndex(DIM, metric="ip", codec=rz.BinaryCodec(DIM), vectors="int8")
+    bits.add(x[:100])
+    waiting = rz.FlatIndex(DIM, codec=rz.RecurrentBinaryCodec(DIM, 1.5, seed=3), vectors="none")
+    waiting.add(x[:20])
+    return {
+        "codec-recurrent": recurrent,
+        "codec-recurrent-l2": rz.RecurrentBinaryCodec(DIM, 0.5).fit(x, metric="l2"),
+        "codec-binary": rz.BinaryCodec(DIM).fit(x, metric="ip"),
+        "codec-float16": rz.FloatCodec(DIM, "float16").fit(x, metric="l2"),
+        "flat-recurrent-str": by_name,
+        "flat-exact-l2": by_number,
+        "flat-binary-int8": bits,
+        "flat-waiting": waiting,
+    }
+
+
+def facts(thing: rz.FlatIndex | rz.Codec) -> dict[str, object]:
+    """Return what must stay the same for ever; scores are rounded, as their last bits depend on the ISA."""
+    q = vectors(5, 99)
+    if isinstance(thing, rz.Codec):
+        codes = thing.encode(q)
+        return {
+            "kind": type(thing).__name__,
+            "fingerprint": thing.fingerprint,
+            "metric": thing.metric,
+            "code_bytes": thing.code_bytes,
+            "decoded": np.round(thing.decode(codes), 4).tolist(),
+            "scores": np.round(thing.scores(q, codes), 3).tolist(),
+        }
+    hits = thing.search(q, 6)
+    codec = thing.codec
+    return {
+        "kind": type(thing).__name__,
+        "length": len(thing),
+        "metric": thing.metric,
+        "codec": None if codec is None else type(codec).__name__,
+        "fingerprint": codec.fingerprint if codec is not None and codec.is_trained else None,
+        "ids": hits.ids.tolist(),
+        "scores": np.round(hits.scores, 4).tolist(),
+        "first": np.round(thing.get(hits.ids[0]), 4).tolist(),
+    }
+
+
+def main(folder: str) -> None:
+    known = {}
+    for name, thing in things().items():
+        thing.save(Path(folder) / f"{name}.rsd")
+        known[name] = facts(thing)
+    text = json.dumps(known, indent=None, separators=(",", ":")).replace('},"', '},\n"')
+    (Path(folder) / "facts.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

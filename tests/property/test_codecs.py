@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Codecs on arrays that Hypothesis makes up: any shape, any finite values, any bits."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import residua as rz
+
+METRICS = st.sampled_from(["cosine", "ip", "l2"])
+FAST = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+@st.composite
+def matrices(draw: st.DrawFn, max_rows: int = 40, limit: float = 1e6) -> np.ndarray:
+    """Finite float32 rows, none of them zero."""
+    shape = draw(st.tuples(st.integers(1, max_rows), st.integers(1, 70)))
+    values = st.floats(-limit, limit, width=32).filter(lambda v: v == 0 or abs(v) > 1e-6)
+    if draw(st.booleans()):
+        x = draw(hnp.arrays(np.float32, shape, elements=values))
+    else:
+        seed = draw(st.integers(0, 2**32))
+        x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    x[~x.any(axis=1), 0] = 1
+    return x
+
+
+def round_trip(codec: rz.Codec) -> rz.Codec:
+    handle, path = tempfile.mkstemp()
+    os.close(handle)
+    try:
+        codec.save(path)
+        return rz.load(path)
+    finally:
+        os.unlink(path)
+
+
+@FAST
+@given(x=matrices(), bits=st.floats(0.5, 8), metric=METRICS, aware=st.booleans(), seed=st.integers(0, 9))
+def test_recurrent_codes(x: np.ndarray, bits: float, metric: str, aware: bool, seed: int) -> None:
+    dim = x.shape[1]
+    codec = rz.RecurrentBinaryCodec(dim, bits, query_aware=aware, seed=seed)
+    promised = codec.code_bytes
+    codec.fit(x, metric=metric)
+    codes = codec.encode(x)
+    assert codes.shape == (len(x), promised)
+    decoded = codec.decode(codes)
+    assert np.isfinite(decoded).all()
+    assert np.isfinite(codec.scores(x, codes)).all()
+    assert np.isfinite(codec.symmetric_scores(codes, codes)).all()
+    loaded = round_trip(codec)
+    assert loaded.fingerprint == codec.fingerprint
+    np.testing.assert_array_equal(loaded.encode(x), codes)
+    np.testing.assert_array_equal(loaded.decode(codes), decoded)
+
+
+@FAST
+@given(x=matrices(), metric=METRICS)
+def test_sign_codes(x: np.ndarray, metric: str) -> None:
+    dim = x.shape[1]
+    codec = rz.BinaryCodec(dim).fit(x, metric=metric)
+    codes = codec.encode(x)
+    np.testing.assert_array_equal(codes, np.packbits(x > 0, axis=1))
+    hamming = ((x[:, None] > 0) != (x[None] > 0)).sum(axis=2)
+    np.testing.assert_array_equal(codec.symmetric_scores(codes, codes), dim - 2 * hamming)
+    np.testing.assert_array_equal(rz.hamming(codes, codes), hamming)
+    assert round_trip(codec).fingerprint == codec.fingerprint
+
+
+@FAST
+@given(x=matrices(limit=6e4), half=st.booleans(), metric=METRICS)
+def test_float_codes(x: np.ndarray, half: bool, metric: str) -> None:
+    codec = rz.FloatCodec(x.shape[1], "float16" if half else "float32").fit(x, metric=metric)
+    codes = codec.encode(x)
+    decoded = codec.decode(codes)
+    wanted = x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) if metric == "cosine" else x
+    if half:
+        np.testing.assert_array_equal(decoded, decoded.astype(np.float16).astype(np.float32))
+        np.testing.assert_allclose(decoded, wanted, rtol=1e-3, atol=1e-7)
+    else:
+        np.testing.assert_allclose(decoded, wanted, rtol=1e-6, atol=1e-12)
+    np.testing.assert_array_equal(round_trip(codec).encode(x), codes)
+
+
+@FAST
+@given(x=matrices(max_rows=60), k=st.integers(1, 80), metric=METRICS, threads=st.integers(1, 4))
+def test_exact_search(x: np.ndarray, k: int, metric: str, threads: int) -> None:
+    """Scores are right to float32 for the ids that stand with them, and no better row is missing."""
+    q = x[:3]
+    hits = rz.exact_search(q, x, k, metric=metric, num_threads=threads)
+    a, b = q.astype(np.float64), x.astype(np.float64)
+    if metric == "cosine":
+        a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    scores = -((a[:, None] - b[None]) ** 2).sum(axis=2) if metric == "l2" else a @ b.T
+    have = min(k, len(x))
+    size = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1).max() + 1e-30
+    got = hits.scores[:, :have] * (-1 if metric == "l2" else 1)
+    ids = hits.ids[:, :have]
+    assert all(len(set(row.tolist())) == have for row in ids)
+    assert (np.abs(got - np.take_along_axis(scores, ids, axis=1)) <= 1e-5 * size).all()
+    assert (
+        np.abs(np.sort(got, axis=1)[:, ::-1] - np.sort(scores, axis=1)[:, ::-1][:, :have]) <= 1e-5 * size
+    ).all()
