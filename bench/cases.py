@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases: TOML files that say what is measured, independent of the data it is measured on."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.datasets import METRICS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
+
+KINDS = ("recall", "sdc", "rerank", "scan", "single_query", "encode_fit", "threads", "import")
+
+_OPTIONS: Mapping[str, frozenset[str]] = {
+    "ours": frozenset(
+        {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype"}
+    ),
+    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),
+}
+_SETTINGS: Mapping[str, tuple[type, ...]] = {
+    "title": (str,),
+    "kind": (str,),
+    "metrics": (list,),
+    "k": (int,),
+    "batch": (int,),
+    "queries": (int,),
+    "threads": (int,),
+    "repeats": (int,),
+    "seed": (int,),
+    "rows": (int,),
+    "dims": (int,),
+}
+_PAIR_KEYS = frozenset({"name", "ratio", *_OPTIONS})
+_BAR_KEYS = frozenset(
+    {"name", "ours", "against", "extra_bytes", "gain", "gap_closed", "never_below", "at_least", "at_most"}
+)
+
+
+class CaseError(ValueError):
+    """A case file is not valid; the message names the file and the key."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One configuration of one engine."""
+
+    engine: str
+    options: Mapping[str, Any]
+
+    def matches(self, wanted: Mapping[str, Any]) -> bool:
+        return all(self.options.get(key) == value for key, value in wanted.items())
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Ours and a peer, measured in turns; `ratio` is what ours must reach, None where there is no bar."""
+
+    name: str
+    ours: Spec
+    peer: Spec
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    title: str
+    kind: str
+    metrics: tuple[str, ...] = METRICS
+    k: int = 10
+    batch: int = 1000
+    queries: int | None = None
+    threads: int = 1
+    repeats: int = 5
+    seed: int = 0
+    rows: int | None = None
+    dims: int | None = None
+    specs: tuple[Spec, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    bars: tuple[Mapping[str, Any], ...] = field(default=())
+
+    def settings(self) -> dict[str, Any]:
+        """The plain settings, as a result records them."""
+        names = ("k", "batch", "queries", "threads", "repeats", "rows", "dims")
+        return {name: getattr(self, name) for name in names}
+
+
+def expand_factory(template: str, dim: int) -> str:
+    """Fill the dimension into a FAISS factory string.
+
+    `{d}` is the dimension; `{d/8}` the largest divisor of it that is at most d / 8, because a
+    product quantizer needs sub-vectors of equal length.
+
+    >>> expand_factory("OPQ{d/8},PQ{d/8}x8", 384)
+    'OPQ48,PQ48x8'
+    >>> expand_factory("PQ{d/8}x8", 100)
+    'PQ10x8'
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match.group(1) is None:
+            return str(dim)
+        limit = dim // int(match.group(1))
+        return str(max(n for n in range(1, max(limit, 1) + 1) if dim % n == 0))
+
+    return re.sub(r"\{d(?:/([1-9]\d*))?\}", value, template)
+
+
+def load_case(path: Path | str) -> Case:
+    """Read a case file; anything that it says and that is not understood is a `CaseError`."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CaseError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CaseError(f"{path.name}: not valid TOML: {error}") from error
+    try:
+        return _parse(path.stem, table)
+    except CaseError as error:
+        raise CaseError(f"{path.name}: {error}") from error
+
+
+def _parse(name: str, table: dict[str, Any]) -> Case:
+    _known(table, frozenset({*_SETTINGS, *_OPTIONS, "pair", "bar"}), "the file")
+    settings = {key: table[key] for key in _SETTINGS if key in table}
+    for key, value in settings.items():
+        if not isinstance(value, _SETTINGS[key]) or isinstance(value, bool):
+            raise CaseError(f"{key} must be of type {_SETTINGS[key][0].__name__}, got {value!r}")
+        if isinstance(value, int) and value < (0 if key == "seed" else 1):
+            raise CaseError(f"{key} must be at least {0 if key == 'seed' else 1}, got {value}")
+    for key in ("title", "kind"):
+        if key not in settings:
+            raise CaseError(f"{key} is missing")
+    if settings["kind"] not in KINDS:
+        raise CaseError(f"kind is {settings['kind']!r}, expected one of {', '.join(KINDS)}")
+    if settings.get("repeats", 5) < 5:
+        raise CaseError(f"repeats must be at least 5 for a median with a spread, got {settings['repeats']}")
+    unknown = set(settings.get("metrics", ())) - set(METRICS)
+    if unknown:
+        raise CaseError(f"metrics holds {sorted(map(str, unknown))}, expected some of {', '.join(METRICS)}")
+    settings["metrics"] = tuple(settings.get("metrics", METRICS))
+    specs = [spec for engine in _OPTIONS for entry in table.get(engine, []) for spec in _grid(engine, entry)]
+    pairs = [_pair(entry) for entry in table.get("pair", [])]
+    bars = table.get("bar", [])
+    for bar in bars:
+        _known(bar, _BAR_KEYS, "a [[bar]]")
+        if "name" not in bar:
+            raise CaseError("a [[bar]] has no name")
+    return Case(name=name, specs=tuple(specs), pairs=tuple(pairs), bars=tuple(bars), **settings)
+
+
+def _known(table: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
+    if not isinstance(table, dict):
+        raise CaseError(f"{where} must be a table, got {table!r}")
+    unknown = sorted(set(table) - allowed)
+    if unknown:
+        raise CaseError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(sorted(allowed))}")
+
+
+def _grid(engine: str, entry: Mapping[str, Any]) -> list[Spec]:
+    """Every combination of the entry's options; an option that is a list stands for each of its values."""
+    _known(entry, _OPTIONS[engine], f"[[{engine}]]")
+    required = "codec" if engine == "ours" else "factory"
+    if required not in entry:
+        raise CaseError(f"[[{engine}]] has no {required}")
+    choices = [value if isinstance(value, list) else [value] for value in entry.values()]
+    return [Spec(engine, dict(zip(entry, values, strict=True))) for values in itertools.product(*choices)]
+
+
+def _pair(entry: Mapping[str, Any]) -> Pair:
+    _known(entry, _PAIR_KEYS, "a [[pair]]")
+    for key in ("name", *_OPTIONS):
+        if key not in entry:
+            raise CaseError(f"a [[pair]] has no {key}")
+    ours, peer = (_grid(engine, entry[engine]) for engine in _OPTIONS)
+    if len(ours) != 1 or len(peer) != 1:
+        raise CaseError(f"[[pair]] {entry['name']!r} must name one configuration per engine, not a grid")
+    return Pair(entry["name"], ours[0], peer[0], entry.get("ratio"))

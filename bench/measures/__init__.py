@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of measurement. Each turns a session (case, data, engines) into rows and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.measures.importing import measure_import
+from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
+from bench.measures.session import Outcome, Session
+from bench.measures.speed import measure_encode_fit, measure_scan, measure_single_query, measure_threads
+
+__all__ = ["MEASURES", "Outcome", "Session"]
+
+MEASURES: dict[str, Callable[[Session], None]] = {
+    "recall": measure_recall,
+    "sdc": measure_sdc,
+    "rerank": measure_rerank,
+    "scan": measure_scan,
+    "single_query": measure_single_query,
+    "encode_fit": measure_encode_fit,
+    "threads": measure_threads,
+    "import": measure_import,
+}

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Residua behind the runner protocol, through its public API only."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.cases import Spec
+from bench.datasets import BenchData
+from bench.runners.base import UnusableSpecError
+
+__all__ = ["OursEngine", "OursRunner"]
+
+
+class OursEngine:
+    """A FlatIndex with one codec and one way of searching it."""
+
+    name = "residua"
+
+    def __init__(self, data: BenchData, spec: Spec, codec: Any, fit_seconds: float, threads: int) -> None:
+        self._rz = importlib.import_module("residua")
+        self._options = spec.options
+        self._codec = codec
+        self.family = spec.options["codec"]
+        self.label = _label(spec)
+        self.fit_seconds = fit_seconds
+        # Re-ranking reads the kept vectors; scores alone must not pay for them.
+        reranks = spec.options.get("rerank") == "auto"
+        vectors = "auto" if reranks or codec is None else "none"
+        self.index = self._rz.FlatIndex(data.dim, metric=data.metric, codec=codec, vectors=vectors)
+        start = time.perf_counter()
+        self.index.add(data.base, num_threads=threads)
+        self.add_seconds = time.perf_counter() - start
+        self.bytes_per_vector = float(4 * data.dim if codec is None else codec.code_bytes)
+        self.search_options: dict[str, Any] = {} if reranks or codec is None else {"rerank": False}
+        if "scoring" in spec.options:
+            self.search_options["scoring"] = spec.options["scoring"]
+
+    def prepare(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return queries
+
+    def search(self, prepared: npt.NDArray[np.float32], k: int, threads: int) -> npt.NDArray[np.int64]:
+        hits = self.index.search(prepared, k, num_threads=threads, **self.search_options)
+        return np.asarray(hits.ids, dtype=np.int64)
+
+    def encode(self, vectors: npt.NDArray[np.float32], threads: int) -> object:
+        """Encode on as many threads as the caller pinned the process to; `encode` has no argument for it."""
+        return vectors if self._codec is None else self._codec.encode(vectors)
+
+    def memory(self) -> dict[str, int]:
+        return dict(self.index.memory())
+
+    def save(self, path: Path) -> None:
+        self.index.save(path)
+
+
+class OursRunner:
+    name = "residua"
+
+    def __init__(self) -> None:
+        self._last: tuple[BenchData, Any, Any, float] | None = None
+
+    def available(self) -> str | None:
+        try:
+            importlib.import_module("residua")
+        except ImportError as error:
+            return f"residua cannot be imported ({error}); run `pip install .`"
+        return None
+
+    def _codec(self, data: BenchData, spec: Spec, threads: int, seed: int) -> Any:
+        rz = importlib.import_module("residua")
+        try:
+            return self._fresh_codec(rz, data, spec, threads, seed)
+        except rz.errors.UnsupportedError as error:
+            raise UnusableSpecError(str(error)) from error
+
+    def _fresh_codec(self, rz: Any, data: BenchData, spec: Spec, threads: int, seed: int) -> Any:
+        options = spec.options
+        kind = options["codec"]
+        if kind == "float32":
+            return None
+        if kind == "recurrent":
+            codec = rz.RecurrentBinaryCodec(data.dim, bits=options.get("bits", 2.0), seed=seed)
+        elif kind == "binary":
+            per_dim = options.get("code_bits")
+            bits = None if per_dim is None else int(per_dim * data.dim)
+            codec = rz.BinaryCodec(data.dim, bits=bits, rotation=options.get("rotation", "none"), seed=seed)
+        else:
+            raise UnusableSpecError(f"codec {kind!r} is not known; known are float32, recurrent, binary")
+        if not codec.is_trained:
+            if options.get("fit_queries") and data.train_queries is None:
+                raise UnusableSpecError(f"{data.name} has no train_queries.npy")
+            queries = data.train_queries if options.get("fit_queries") else None
+            codec.fit(data.base, queries=queries, metric=data.metric, num_threads=threads)
+        return codec
+
+    def fit(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> None:
+        self._codec(data, spec, threads, seed)
+
+    def build(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> OursEngine:
+        codec, fit_seconds = self._fitted(data, spec, threads, seed)
+        return OursEngine(data, spec, codec, fit_seconds, threads)
+
+    def _fitted(self, data: BenchData, spec: Spec, threads: int, seed: int) -> tuple[Any, float]:
+        """The codec and the seconds of its fit; the last one is kept, as it serves every way of searching."""
+        options = {key: value for key, value in spec.options.items() if key not in ("scoring", "rerank")}
+        key = (options, threads, seed)
+        if self._last is None or self._last[0] is not data or self._last[1] != key:
+            start = time.perf_counter()
+            codec = self._codec(data, spec, threads, seed)
+            self._last = (data, key, codec, time.perf_counter() - start)
+        return self._last[2], self._last[3]
+
+
+def _label(spec: Spec) -> str:
+    options = spec.options
+    if options["codec"] == "recurrent":
+        parts = [f"recurrent {options.get('bits', 2.0):g} bit"]
+    elif options["codec"] == "binary":
+        scoring = "Hamming" if options.get("scoring") == "symmetric" else "asymmetric"
+        size = f" {options['code_bits']:g} bit" if "code_bits" in options else ""
+        parts = [f"binary{size} {scoring}"]
+    else:
+        parts = [options["codec"]]
+    if options.get("fit_queries"):
+        parts.append("queries")
+    if options["codec"] == "recurrent" and options.get("scoring") == "symmetric":
+        parts.append("symmetric")
+    if options.get("rotation", "none") != "none":
+        parts.append(f"{options['rotation']} rotation")
+    if options.get("rerank") == "auto":
+        parts.append("re-ranked")
+    return ", ".join(parts)
