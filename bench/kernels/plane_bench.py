@@ -177,7 +177,8 @@ def main():
 
     signs = np.packbits(x > x.mean(0), axis=1)
     signs, query_signs = np.tile(signs, (copies, 1)), np.packbits(q > x.mean(0), axis=1)
-    job("hamming, batch", lambda: kernels.hamming_topk(isa, query_signs, signs, k))
+    sign_blocks = kernels.hamming_pack(isa, signs)
+    job("hamming, batch", lambda: kernels.hamming_topk(isa, query_signs, sign_blocks, n, k))
     if not args.no_faiss:
         import faiss
 

@@ -5,13 +5,13 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <optional>
 #include <string>
 
 #include "bindings/arrays.hpp"
 #include "bindings/register.hpp"
+#include "codec/hamming_scan.hpp"
 #include "codec/plane_query.hpp"
 #include "codec/plane_scan.hpp"
 #include "kernel/dispatch.hpp"
@@ -55,65 +55,62 @@ py::array_t<std::int32_t> hamming(const std::string& isa, const py::array_t<std:
     return out;
 }
 
+std::size_t block_count(std::size_t n) { return (n + kBlockRows - 1) / kBlockRows; }
+
+// Packed rows to blocks of strips.
+py::array_t<std::uint8_t> hamming_pack(const std::string& isa, const py::array_t<std::uint8_t>& rows) {
+    const Rows x = rows_of(rows);
+    AlignedVector<std::uint8_t> blocks(block_count(x.n) * kBlockRows * x.bytes);
+    for (std::size_t r = 0; r < x.n; r += kBlockRows) {
+        kernel::by_name(isa).planes.pack(x.bytes, x.data + r * x.bytes, x.bytes, std::min(kBlockRows, x.n - r),
+                                         blocks.data() + r * x.bytes);
+    }
+    const auto size = static_cast<py::ssize_t>(blocks.size());
+    return to_numpy(std::move(blocks), {size});
+}
+
+// Number of the stop block, the masks and the distances of its rows.
 py::tuple hamming_scan(const std::string& isa, const py::array_t<std::uint8_t>& queries,
-                       const py::array_t<std::uint8_t>& rows, const Array<std::int32_t>& limits) {
-    const Rows q = rows_of(queries), x = rows_of(rows);
-    check_cols("queries", queries.shape(1), x.bytes);
+                       const py::array_t<std::uint8_t>& blocks, const Array<std::int32_t>& limits) {
+    const Rows q = rows_of(queries);
     if (q.n == 0 || q.n > kernel::kHammingTile || static_cast<std::size_t>(limits.size()) != q.n) {
         throw Error(ErrorKind::shape, "expected 1 to 4 queries and as many limits");
     }
+    const codec::HammingQueries prepared(q.data, q.n, q.bytes);
     Array<std::uint32_t> mask(static_cast<py::ssize_t>(q.n));
-    Array<std::int32_t> dist({q.n, std::size_t{32}});
-    const std::size_t at = kernel::by_name(isa).bits.hamming_scan(q.data, q.n, x.data, x.n, x.bytes, limits.data(),
-                                                                  mask.mutable_data(), dist.mutable_data());
+    Array<std::int32_t> dist({q.n, kBlockRows});
+    const std::size_t at = kernel::by_name(isa).bits.hamming_scan(
+        blocks.data(), static_cast<std::size_t>(blocks.size()) / (kBlockRows * q.bytes), q.bytes, prepared.tables(0),
+        q.n, limits.data(), mask.mutable_data(), dist.mutable_data());
     return py::make_tuple(at, mask, dist);
 }
 
-// The k nearest rows of every query, batch by tiles: distances and rows, nearest first, ties by row.
-py::tuple hamming_topk(const std::string& isa, const Bytes& queries, const Bytes& rows, std::size_t k) {
-    const Rows q = rows_of(queries), x = rows_of(rows);
-    check_cols("queries", queries.shape(1), x.bytes);
-    const std::size_t kept = std::min(k, x.n);
+// The k nearest of n rows of every query: distances and rows, nearest first, ties by row.
+py::tuple hamming_topk(const std::string& isa, const Bytes& queries, const Bytes& blocks, std::size_t n,
+                       std::size_t k) {
+    const Rows q = rows_of(queries);
+    check_cols("blocks", blocks.size(), block_count(n) * kBlockRows * q.bytes);
+    const std::size_t kept = std::min(k, n), dim = 8 * q.bytes;
     Array<std::int32_t> dist({q.n, kept});
     Array<std::int64_t> row({q.n, kept});
     std::int32_t* dist_out = dist.mutable_data();
     std::int64_t* row_out = row.mutable_data();
-    const auto& bits = kernel::by_name(isa).bits;
     {
         const py::gil_scoped_release release;
-        constexpr std::size_t kTile = kernel::kHammingTile;
-        for (std::size_t first = 0; first < q.n; first += kTile) {
-            const std::size_t nq = std::min(kTile, q.n - first);
-            std::vector<TopK> pools(nq, TopK(kept));
-            std::int32_t limits[kTile], found[kTile * 32];
-            std::uint32_t mask[kTile];
-            std::fill_n(limits, nq, static_cast<std::int32_t>(8 * x.bytes));
-            for (std::size_t at = 0; at < x.n; at += 32) {
-                at += bits.hamming_scan(q.data + first * x.bytes, nq, x.data + at * x.bytes, x.n - at, x.bytes, limits,
-                                        mask, found);
-                if (at >= x.n) break;
-                for (std::size_t i = 0; i < nq; ++i) {
-                    for (std::uint32_t m = mask[i]; m != 0; m &= m - 1) {
-                        const auto j = static_cast<std::size_t>(std::countr_zero(m));
-                        pools[i].push(-static_cast<float>(found[i * 32 + j]), static_cast<std::uint32_t>(at + j));
-                    }
-                    // Rows come in order, so a later row of an equal distance cannot enter a full pool.
-                    if (pools[i].full()) limits[i] = static_cast<std::int32_t>(-pools[i].threshold()) - 1;
-                }
-            }
-            for (std::size_t i = 0; i < nq; ++i) {
-                const auto best = pools[i].take_sorted();
-                for (std::size_t j = 0; j < kept; ++j) {
-                    dist_out[(first + i) * kept + j] = static_cast<std::int32_t>(-best[j].score);
-                    row_out[(first + i) * kept + j] = best[j].row;
-                }
+        const codec::HammingQueries prepared(q.data, q.n, q.bytes);
+        std::vector<TopK> pools(q.n, TopK(kept));
+        codec::hamming_topk(kernel::by_name(isa).bits, prepared, 0, q.n, blocks.data(), {0, n, nullptr}, dim,
+                            pools.data());
+        for (std::size_t i = 0; i < q.n; ++i) {
+            const auto best = pools[i].take_sorted();
+            for (std::size_t j = 0; j < kept; ++j) {
+                dist_out[i * kept + j] = static_cast<std::int32_t>((static_cast<float>(dim) - best[j].score) / 2);
+                row_out[i * kept + j] = best[j].row;
             }
         }
     }
     return py::make_tuple(dist, row);
 }
-
-std::size_t block_count(std::size_t n) { return (n + kBlockRows - 1) / kBlockRows; }
 
 // Row codes, `add` and `scale` (float16 as uint16) to blocks.
 py::array_t<std::uint8_t> plane_pack(const std::string& isa, const Bits& bits, const py::array_t<std::uint8_t>& codes,
@@ -128,7 +125,7 @@ py::array_t<std::uint8_t> plane_pack(const std::string& isa, const Bits& bits, c
     for (std::size_t first = 0; first < rows.n; first += kBlockRows) {
         const std::size_t n = std::min(kBlockRows, rows.n - first);
         std::uint8_t* block = blocks.data() + first / kBlockRows * layout.block_bytes();
-        planes.pack(layout, rows.data + first * rows.bytes, rows.bytes, n, block);
+        planes.pack(layout.code_bytes(), rows.data + first * rows.bytes, rows.bytes, n, block);
         std::memcpy(block + layout.add_offset(), add.data() + first, n * sizeof(float));
         std::memcpy(block + layout.scale_offset(), scale.data() + first, n * sizeof(std::uint16_t));
     }
@@ -141,7 +138,7 @@ py::array_t<std::uint8_t> plane_unpack(const std::string& isa, const Bits& bits,
     check_cols("blocks", blocks.size(), block_count(n) * layout.block_bytes());
     py::array_t<std::uint8_t> codes({n, layout.code_bytes()});
     for (std::size_t r = 0; r < n; ++r) {
-        kernel::by_name(isa).planes.unpack(layout, blocks.data() + r / kBlockRows * layout.block_bytes(),
+        kernel::by_name(isa).planes.unpack(layout.code_bytes(), blocks.data() + r / kBlockRows * layout.block_bytes(),
                                            r % kBlockRows, codes.mutable_data() + r * layout.code_bytes());
     }
     return codes;
@@ -238,8 +235,8 @@ py::tuple plane_topk(const std::string& isa, const Bits& bits, const Bytes& bloc
         const std::size_t step = tile == 0 ? nq : tile;
         for (std::size_t i = 0; i < nq; i += step) {
             const std::span<const PlaneQuery> part(queries.data() + i, std::min(step, nq - i));
-            codec::plane_topk(kernel::by_name(isa).planes, layout, blocks.data(), first_row, n,
-                              allowed ? &mask : nullptr, part, pools.data() + i);
+            codec::plane_topk(kernel::by_name(isa).planes, layout, blocks.data(),
+                              {first_row, n, allowed ? &mask : nullptr}, part, pools.data() + i);
         }
         for (std::size_t i = 0; i < nq; ++i) {
             const auto best = pools[i].take_sorted();
@@ -256,9 +253,11 @@ py::tuple plane_topk(const std::string& isa, const Bits& bits, const Bytes& bloc
 
 void register_bit_kernels(py::module_& m) {
     m.def("hamming", &hamming, py::arg("isa"), py::arg("queries").noconvert(), py::arg("rows").noconvert());
-    m.def("hamming_scan", &hamming_scan, py::arg("isa"), py::arg("queries").noconvert(), py::arg("rows").noconvert(),
-          py::arg("limits"));
-    m.def("hamming_topk", &hamming_topk, py::arg("isa"), py::arg("queries"), py::arg("rows"), py::arg("k"));
+    m.def("hamming_pack", &hamming_pack, py::arg("isa"), py::arg("rows").noconvert());
+    m.def("hamming_scan", &hamming_scan, py::arg("isa"), py::arg("queries").noconvert(),
+          py::arg("blocks").noconvert(), py::arg("limits"));
+    m.def("hamming_topk", &hamming_topk, py::arg("isa"), py::arg("queries"), py::arg("blocks"), py::arg("n"),
+          py::arg("k"));
 }
 
 void register_plane_kernels(py::module_& m) {

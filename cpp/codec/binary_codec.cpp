@@ -2,11 +2,11 @@
 #include "codec/binary_codec.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <span>
 
+#include "codec/hamming_scan.hpp"
 #include "codec/normalize.hpp"
 #include "codec/plane_query.hpp"
 #include "codec/plane_scan.hpp"
@@ -24,65 +24,32 @@ constexpr std::size_t kChunk = 1024;
 class HammingScorer final : public Scorer {
 public:
     HammingScorer(const std::uint8_t* codes, std::size_t n, std::size_t dim, std::size_t bytes)
-        : queries_(codes, codes + n * bytes), n_(n), dim_(dim), bytes_(bytes) {}
+        : queries_(codes, n, bytes), dim_(dim) {}
 
-    std::size_t size() const override { return n_; }
+    std::size_t size() const override { return queries_.size(); }
 
     void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                std::size_t q_begin, std::size_t q_end, TopK* pools) const override {
-        for (std::size_t q = q_begin; q < q_end; q += kernel::kHammingTile) {
-            scan_tile(codes, row_begin, row_end, allowed, q, std::min(kernel::kHammingTile, q_end - q),
-                      pools + (q - q_begin));
-        }
+        hamming_topk(kernel::active().bits, queries_, q_begin, q_end, codes.data + row_begin * queries_.bytes(),
+                     {row_begin, row_end - row_begin, allowed}, dim_, pools);
     }
 
     void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
                 float* out) const override {
-        std::vector<std::int32_t> distance(row_end - row_begin);
-        kernel::active().bits.hamming(queries_.data() + query * bytes_, 1, codes.data + row_begin * bytes_,
-                                      distance.size(), bytes_, distance.data());
-        std::transform(distance.begin(), distance.end(), out, [this](std::int32_t d) { return score(d); });
-    }
-
-private:
-    float score(std::int32_t distance) const {
-        return static_cast<float>(static_cast<std::int64_t>(dim_) - 2 * static_cast<std::int64_t>(distance));
-    }
-    // The largest distance whose score still reaches the pool.
-    std::int32_t limit(const TopK& pool) const {
-        const float t = pool.threshold();
-        if (t == kWorstScore) return static_cast<std::int32_t>(dim_);
-        return static_cast<std::int32_t>(std::floor((static_cast<double>(dim_) - static_cast<double>(t)) / 2));
-    }
-
-    void scan_tile(BlockView codes, std::size_t row, std::size_t row_end, const Bitset* allowed, std::size_t q,
-                   std::size_t tile, TopK* pools) const {
-        std::int32_t limits[kernel::kHammingTile];
-        std::uint32_t mask[kernel::kHammingTile];
-        std::int32_t distance[kernel::kHammingTile * kBlockRows];
-        for (std::size_t i = 0; i < tile; ++i) limits[i] = limit(pools[i]);
-        while (row < row_end) {
-            row += kernel::active().bits.hamming_scan(queries_.data() + q * bytes_, tile, codes.data + row * bytes_,
-                                                      row_end - row, bytes_, limits, mask, distance);
-            if (row >= row_end) return;
-            const std::uint32_t live = allowed != nullptr ? allowed->block32(row / kBlockRows) : ~0u;
-            for (std::size_t i = 0; i < tile; ++i) {
-                for (std::uint32_t m = mask[i] & live; m != 0; m &= m - 1) {
-                    const auto j = static_cast<std::size_t>(std::countr_zero(m));
-                    pools[i].push(score(distance[i * kBlockRows + j]), static_cast<std::uint32_t>(row + j));
-                }
-                limits[i] = limit(pools[i]);
-            }
-            row += kBlockRows;
+        float values[kBlockRows];
+        for (std::size_t r = row_begin; r < row_end; r += kBlockRows) {
+            hamming_scores(kernel::active().bits, queries_, query, codes.data + r * queries_.bytes(), dim_, values);
+            std::copy_n(values, std::min(kBlockRows, row_end - r), out + (r - row_begin));
         }
     }
 
-    std::vector<std::uint8_t> queries_;
-    std::size_t n_, dim_, bytes_;
+private:
+    HammingQueries queries_;
+    std::size_t dim_;
 };
 
-// Float query against signs: bit planes of one level, laid out on the way. The work of that is
-// shared by all queries of a call.
+// Float query against signs: the strips of the codes are those of one plane, to which whole groups of
+// dims and the scalars are added on the way. The work of that is shared by all queries of a call.
 class SignScorer final : public Scorer {
 public:
     SignScorer(std::size_t bytes, kernel::PlaneLayout layout, std::vector<PlaneQuery> queries)
@@ -92,45 +59,35 @@ public:
 
     void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                std::size_t q_begin, std::size_t q_end, TopK* pools) const override {
-        AlignedVector<std::uint8_t> blocks;
+        const std::span<const PlaneQuery> queries = std::span(queries_).subspan(q_begin, q_end - q_begin);
+        AlignedVector<std::uint8_t> blocks(kChunk / kBlockRows * layout_.block_bytes());
         for (std::size_t r = row_begin; r < row_end; r += kChunk) {
             const std::size_t n = std::min(kChunk, row_end - r);
-            lay_out(codes, r, n, blocks);
-            plane_topk(kernel::active().planes, layout_, blocks.data(), r, n, allowed, std::span(queries_).subspan(q_begin, q_end - q_begin),
-                       pools);
+            lay_out(codes, r, n, blocks.data());
+            plane_topk(kernel::active().planes, layout_, blocks.data(), {r, n, allowed}, queries, pools);
         }
     }
 
     void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
                 float* out) const override {
-        AlignedVector<std::uint8_t> block;
+        AlignedVector<std::uint8_t> block(layout_.block_bytes());
         float values[kBlockRows];
         for (std::size_t r = row_begin; r < row_end; r += kBlockRows) {
             const std::size_t n = std::min(kBlockRows, row_end - r);
-            lay_out(codes, r, n, block);
-            score_block(kernel::active().planes, layout_, queries_[query],
-                        block.data(), values);
+            lay_out(codes, r, n, block.data());
+            score_block(kernel::active().planes, layout_, queries_[query], block.data(), values);
             std::copy_n(values, n, out + (r - row_begin));
         }
     }
 
 private:
-    void lay_out(BlockView codes, std::size_t row, std::size_t n, AlignedVector<std::uint8_t>& blocks) const {
-        const std::size_t padded = layout_.code_bytes();
-        const std::size_t n_blocks = (n + kBlockRows - 1) / kBlockRows;
-        blocks.resize(n_blocks * layout_.block_bytes());
-        std::vector<std::uint8_t> rows(kBlockRows * padded);
-        for (std::size_t b = 0; b < n_blocks; ++b) {
-            const std::size_t have = std::min(kBlockRows, n - b * kBlockRows);
-            for (std::size_t j = 0; j < have; ++j) {
-                std::memcpy(rows.data() + j * padded, codes.data + (row + b * kBlockRows + j) * bytes_, bytes_);
-            }
-            std::uint8_t* block = blocks.data() + b * layout_.block_bytes();
-            kernel::active().planes.pack(layout_, rows.data(), padded, have, block);
-            std::memset(block + layout_.strip_bytes(), 0, kBlockRows * 4);
-            constexpr std::uint16_t kHalfOne = 0x3C00;
-            auto* scale = reinterpret_cast<std::uint16_t*>(block + layout_.strip_bytes() + kBlockRows * 4);
-            std::fill_n(scale, kBlockRows, kHalfOne);
+    void lay_out(BlockView codes, std::size_t row, std::size_t n, std::uint8_t* blocks) const {
+        constexpr std::uint16_t kHalfOne = 0x3C00;
+        const std::size_t strip_bytes = kBlockRows * bytes_;
+        for (std::size_t r = 0; r < n; r += kBlockRows, blocks += layout_.block_bytes()) {
+            std::memcpy(blocks, codes.data + (row + r) * bytes_, strip_bytes);
+            std::memset(blocks + strip_bytes, 0, layout_.scale_offset() - strip_bytes);
+            std::fill_n(reinterpret_cast<std::uint16_t*>(blocks + layout_.scale_offset()), kBlockRows, kHalfOne);
         }
     }
 
@@ -171,12 +128,11 @@ void BinaryCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, i
 }
 
 void BinaryCodec::pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const {
-    std::memcpy(block, codes, n * code_bytes());
-    std::memset(block + n * code_bytes(), 0, (kBlockRows - n) * code_bytes());
+    kernel::active().planes.pack(code_bytes(), codes, code_bytes(), n, block);
 }
 
 void BinaryCodec::unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const {
-    std::memcpy(code, block + row * code_bytes(), code_bytes());
+    kernel::active().planes.unpack(code_bytes(), block, row, code);
 }
 
 std::unique_ptr<Scorer> BinaryCodec::prepare(ConstMatrix queries, int num_threads) const {

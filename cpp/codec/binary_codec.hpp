@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One sign bit per dim (x > 0), packed per row as np.packbits packs: the `ubinary` precision of
-// sentence-transformers, for any dim. A block is 32 rows in order, so Hamming scans read row codes.
+// sentence-transformers, for any dim. A block is 32 rows in strips of one nibble each (kernel/bit_kernels.hpp).
 #pragma once
 
 #include <memory>

@@ -9,17 +9,15 @@
 #include <cstdint>
 #include <span>
 
+#include "codec/block_rows.hpp"
 #include "codec/plane_query.hpp"
-#include "core/bitset.hpp"
 #include "core/top_k.hpp"
 
 namespace residua::codec {
 
-// Offers rows first_row … first_row + n_rows - 1, stored in consecutive blocks, to pools[i] for
-// queries[i]. Row numbers are global, in the pools and in `allowed` (nullptr: all rows).
+// Offers all `rows`, stored in `blocks`, to pools[i] for queries[i].
 void plane_topk(const kernel::PlaneKernels& kernels, const kernel::PlaneLayout& layout, const std::uint8_t* blocks,
-                std::size_t first_row, std::size_t n_rows, const Bitset* allowed,
-                std::span<const PlaneQuery> queries, TopK* pools);
+                const BlockRows& rows, std::span<const PlaneQuery> queries, TopK* pools);
 
 // Exact scores of the kBlockRows rows of one block.
 void score_block(const kernel::PlaneKernels& kernels, const kernel::PlaneLayout& layout, const PlaneQuery& query,

@@ -44,8 +44,9 @@ public:
 
     void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                std::size_t q_begin, std::size_t q_end, TopK* pools) const override {
-        plane_topk(kernel::active().planes, layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(), row_begin,
-                   row_end - row_begin, allowed, std::span(queries_).subspan(q_begin, q_end - q_begin), pools);
+        plane_topk(kernel::active().planes, layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(),
+                   {row_begin, row_end - row_begin, allowed}, std::span(queries_).subspan(q_begin, q_end - q_begin),
+                   pools);
     }
 
     void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
@@ -276,7 +277,7 @@ void RecurrentCodec::decode(const std::uint8_t* codes, std::size_t n, float* out
 }
 
 void RecurrentCodec::pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const {
-    kernel::active().planes.pack(layout_, codes, code_bytes(), n, block);
+    kernel::active().planes.pack(layout_.code_bytes(), codes, code_bytes(), n, block);
     std::uint8_t* add = block + layout_.strip_bytes();
     std::uint8_t* scale = add + kBlockRows * 4;
     std::memset(add, 0, kBlockRows * kScalarBytes);
@@ -288,7 +289,7 @@ void RecurrentCodec::pack_block(const std::uint8_t* codes, std::size_t n, std::u
 }
 
 void RecurrentCodec::unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const {
-    kernel::active().planes.unpack(layout_, block, row, code);
+    kernel::active().planes.unpack(layout_.code_bytes(), block, row, code);
     const std::uint8_t* add = block + layout_.strip_bytes();
     std::memcpy(code + layout_.code_bytes(), add + row * 4, 4);
     std::memcpy(code + layout_.code_bytes() + 4, add + kBlockRows * 4 + row * 2, 2);

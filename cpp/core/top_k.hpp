@@ -32,6 +32,8 @@ public:
     std::size_t size() const { return heap_.size(); }
     std::size_t capacity() const { return k_; }
     bool full() const { return heap_.size() >= k_; }
+    // Whether, of rows offered in ascending order, only better scores enter a full pool.
+    bool ties_ascend() const { return order_ == nullptr; }
 
     // A score below this cannot enter; an equal one may, by its id.
     float threshold() const { return full() && k_ > 0 ? heap_.front().score : kWorstScore; }

@@ -70,11 +70,12 @@ struct PlaneScan {
 };
 
 struct PlaneKernels {
-    // Row codes (n <= 32 rows, `stride` bytes apart) to the strips of a block; missing rows are zero.
-    void (*pack)(const PlaneLayout& layout, const std::uint8_t* rows, std::size_t stride, std::size_t n,
+    // Row codes of `bytes` bytes (n <= 32 rows, `stride` bytes apart) to the strips of a block; missing
+    // rows are zero.
+    void (*pack)(std::size_t bytes, const std::uint8_t* rows, std::size_t stride, std::size_t n,
                  std::uint8_t* strips);
     // One row of a block back to its row code.
-    void (*unpack)(const PlaneLayout& layout, const std::uint8_t* strips, std::size_t row, std::uint8_t* code);
+    void (*unpack)(std::size_t bytes, const std::uint8_t* strips, std::size_t row, std::uint8_t* code);
 
     // Scans blocks [0, n_blocks) for 1 <= nq <= kPlaneTile queries and stops at the first block in
     // which some row of some query survives. Returns its number (n_blocks when there is none);

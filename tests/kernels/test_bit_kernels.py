@@ -19,7 +19,7 @@ LENGTHS = [*range(1, 131), 767, 768, 769]
 def page_end():
     """Places bytes so that they end where an unreadable page begins."""
     page = mmap.PAGESIZE
-    size = 32 * page
+    size = 256 * page
     memory = mmap.mmap(-1, size + page)
     whole = np.frombuffer(memory, np.uint8)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -63,23 +63,27 @@ def test_hamming_of_nothing(isa):
 @pytest.mark.parametrize("nq", [1, 2, 3, 4])
 def test_hamming_scan(isa, nq, page_end):
     rng = np.random.default_rng(nq)
-    for length in LENGTHS:
+    for length in [*LENGTHS, 2048, 8192]:
         n = int(rng.integers(1, 100))
         queries = rng.integers(0, 256, (nq, length), np.uint8)
-        rows = rng.integers(0, 256, (n, length), np.uint8)
+        rows = np.zeros((-(-n // 32) * 32, length), np.uint8)
+        rows[:n] = rng.integers(0, 256, (n, length), np.uint8)
+        if length == 8192:
+            rows[0] = ~queries[0]  # the largest distance there is: 65,536
         dist = oracle(queries, rows)
+        blocks = page_end(kernels.hamming_pack(isa, rows[:n]))
         for quantile in (0.0, 0.05, 0.5):
             limits = np.quantile(dist, quantile, axis=1, method="lower").astype(np.int32)
             limits[0] -= 1
-            at, mask, got = kernels.hamming_scan(isa, queries, page_end(rows), limits)
+            at, mask, got = kernels.hamming_scan(isa, queries, blocks, limits)
             hits = dist <= limits[:, None]
-            expected = int(np.flatnonzero(hits.any(0))[0]) // 32 * 32 if hits.any() else n
+            expected = int(np.flatnonzero(hits.any(0))[0]) // 32 if hits.any() else len(rows) // 32
             assert at == expected
-            if at < n:
-                here = min(32, n - at)
-                np.testing.assert_array_equal(got[:, :here], dist[:, at : at + here])
+            if at < len(rows) // 32:
+                here = slice(32 * at, 32 * at + 32)
+                np.testing.assert_array_equal(got, dist[:, here])
                 for i in range(nq):
-                    assert mask[i] == sum(1 << int(j) for j in np.flatnonzero(hits[i, at : at + here]))
+                    assert mask[i] == sum(1 << int(j) for j in np.flatnonzero(hits[i, here]))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -90,7 +94,7 @@ def test_hamming_topk(isa, n):
         rng.integers(0, 256, (7, 6), np.uint8),
         rng.integers(0, 256, (n, 6), np.uint8),
     )
-    dist, row = kernels.hamming_topk(isa, queries, rows, 10)
+    dist, row = kernels.hamming_topk(isa, queries, kernels.hamming_pack(isa, rows), n, 10)
     expected = oracle(queries, rows)
     for i in range(len(queries)):
         order = np.lexsort((np.arange(n), expected[i]))[:10]

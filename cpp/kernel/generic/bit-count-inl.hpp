@@ -91,26 +91,5 @@ inline void hamming_words(const std::uint8_t* queries, std::size_t nq, const std
     }
 }
 
-inline std::uint32_t first_rows(std::size_t n) { return n >= 32 ? ~0u : (1u << n) - 1u; }
-
-// `at_most(values, limit)` gives the mask of 32 values that do not exceed the limit.
-template <class AtMost>
-std::size_t hamming_scan_words(const std::uint8_t* queries, std::size_t nq, const std::uint8_t* rows, std::size_t n,
-                               std::size_t bytes, const std::int32_t* limits, std::uint32_t* mask, std::int32_t* dist,
-                               AtMost at_most) {
-    for (std::size_t i = 0; i < nq * 32; ++i) dist[i] = 0;
-    for (std::size_t first = 0; first < n; first += 32) {
-        const std::size_t rows_here = n - first < 32 ? n - first : 32;
-        tile_distances(queries, nq, rows + first * bytes, rows_here, bytes, dist, 32);
-        std::uint32_t any = 0;
-        for (std::size_t i = 0; i < nq; ++i) {
-            mask[i] = at_most(dist + i * 32, limits[i]) & first_rows(rows_here);
-            any |= mask[i];
-        }
-        if (any != 0) return first;
-    }
-    return n;
-}
-
 }  // namespace
 }  // namespace residua::kernel

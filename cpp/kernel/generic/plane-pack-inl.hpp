@@ -10,9 +10,8 @@ namespace {
 
 constexpr std::size_t kGroupCodeBytes = kGroupDims / 8;
 
-inline void pack_planes(const PlaneLayout& layout, const std::uint8_t* rows, std::size_t stride, std::size_t n,
+inline void pack_planes(std::size_t bytes, const std::uint8_t* rows, std::size_t stride, std::size_t n,
                         std::uint8_t* strips) {
-    const std::size_t bytes = layout.code_bytes();
     for (std::size_t b = 0; b < bytes; ++b) {
         std::uint8_t column[kBlockRows] = {};
         for (std::size_t r = 0; r < n; ++r) column[r] = rows[r * stride + b];
@@ -27,9 +26,7 @@ inline void pack_planes(const PlaneLayout& layout, const std::uint8_t* rows, std
     }
 }
 
-inline void unpack_planes(const PlaneLayout& layout, const std::uint8_t* strips, std::size_t row,
-                          std::uint8_t* code) {
-    const std::size_t bytes = layout.code_bytes();
+inline void unpack_planes(std::size_t bytes, const std::uint8_t* strips, std::size_t row, std::uint8_t* code) {
     const std::size_t j = row % kStripBytes;
     const unsigned shift = row < kStripBytes ? 0 : 4;
     for (std::size_t b = 0; b < bytes; ++b) {
