@@ -15,44 +15,58 @@ constexpr std::size_t kCoarseGroups = 65535 * kVecStrips / (kCoarseMax * kGroupS
 // … and this many groups of the high halves of the exact tables, the larger ones.
 constexpr std::size_t kExactGroups = 65535 * kVecStrips / ((4 * kWeightMax >> kExactLowBits) * kGroupStrips);
 
+// … and so many where the sum of a row over all strips stays below 2^16.
+constexpr std::size_t kSmallGroups = 65535 / (kCoarseMax * kGroupStrips);
+
 constexpr std::size_t kPrefetchBytes = 4096;  // at least this far ahead, in whole blocks
 
-static_assert(kGroupBytes % (kByteAdds * kVecBytes) == 0);
+// Strips whose entries are summed in bytes before they are widened; on the widest vectors two
+// groups, and a group that is left over is summed alone.
+constexpr std::size_t kRunBytes = kByteAdds * kVecBytes;
+static_assert(kGroupBytes % kRunBytes == 0 || kRunBytes == 2 * kGroupBytes);
 
-// Adds the coarse entries of groups [begin, end) of one plane to the sums of NQ queries, and asks for
-// the bytes `ahead` of them: what this block needs, a later one will need too, whereas the hardware
-// loses the stream when fine planes are skipped.
+// Adds the coarse entries of `bytes` of strips to the sums of NQ queries, and asks for the bytes
+// `ahead` of them: what this block needs, a later one will need too, whereas the hardware loses the
+// stream when fine planes are skipped.
+template <std::size_t NQ, std::size_t kBytes>
+inline void add_run(const std::uint8_t* strips, std::size_t at, std::size_t ahead, const PlaneScan* queries,
+                    RowsU16* sums) {
+    for (std::size_t v = 0; v < kBytes; v += 64) prefetch(strips + at + ahead + v);
+    Bytes low[NQ], high[NQ];
+    for (std::size_t v = 0; v < kBytes; v += kVecBytes) {
+        const Bytes codes = load_bytes(strips + at + v);
+        const Bytes x = low_nibbles(codes);
+        const Bytes y = high_nibbles(codes);
+        for (std::size_t i = 0; i < NQ; ++i) {
+            const Bytes table = load_bytes(queries[i].coarse + at + v);
+            low[i] = v == 0 ? look_up(table, x) : add_bytes(low[i], look_up(table, x));
+            high[i] = v == 0 ? look_up(table, y) : add_bytes(high[i], look_up(table, y));
+        }
+    }
+    for (std::size_t i = 0; i < NQ; ++i) sums[i].add(low[i], high[i]);
+}
+
+// Groups [begin, end) of one plane.
 template <std::size_t NQ>
 inline void add_groups(const std::uint8_t* strips, std::size_t begin, std::size_t end, std::size_t ahead,
                        const PlaneScan* queries, RowsU16* sums) {
-    constexpr std::size_t kStep = kByteAdds * kVecBytes;
-    for (std::size_t at = begin * kGroupBytes; at < end * kGroupBytes; at += kStep) {
-        prefetch(strips + at + ahead);
-        prefetch(strips + at + ahead + 64);
-        Bytes low[NQ], high[NQ];
-        for (std::size_t v = 0; v < kStep; v += kVecBytes) {
-            const Bytes codes = load_bytes(strips + at + v);
-            const Bytes x = low_nibbles(codes);
-            const Bytes y = high_nibbles(codes);
-            for (std::size_t i = 0; i < NQ; ++i) {
-                const Bytes table = load_bytes(queries[i].coarse + at + v);
-                low[i] = v == 0 ? look_up(table, x) : add_bytes(low[i], look_up(table, x));
-                high[i] = v == 0 ? look_up(table, y) : add_bytes(high[i], look_up(table, y));
-            }
-        }
-        for (std::size_t i = 0; i < NQ; ++i) sums[i].add(low[i], high[i]);
+    const std::size_t stop = end * kGroupBytes;
+    std::size_t at = begin * kGroupBytes;
+    for (; at + kRunBytes <= stop; at += kRunBytes) add_run<NQ, kRunBytes>(strips, at, ahead, queries, sums);
+    if constexpr (kRunBytes > kGroupBytes) {
+        if (at < stop) add_run<NQ, kGroupBytes>(strips, at, ahead, queries, sums);
     }
 }
 
 // The partial sums of one block, doubled at the start of every plane.
-template <std::size_t NQ>
+template <std::size_t NQ, bool kSmall>
 struct NarrowSums {
     RowsU16 rows[NQ];
 
     NarrowSums() {
         for (RowsU16& r : rows) r.clear();
     }
-    RowsI32 total(std::size_t i) const { return widen(rows[i]); }
+    RowsI32 total(std::size_t i) const { return kSmall ? widen_small(rows[i]) : widen(rows[i]); }
     void add_plane(const std::uint8_t* strips, std::size_t groups, std::size_t ahead, const PlaneScan* queries) {
         for (RowsU16& r : rows) r.twice();
         add_groups<NQ>(strips, 0, groups, ahead, queries, rows);
@@ -96,11 +110,11 @@ struct SpillingSums {
     }
 };
 
-// Whether the coarse sums of a whole row fit in the 16-bit sums.
-inline bool sums_are_narrow(const PlaneLayout& layout) {
+// Groups of largest coarse entries that the sums of a whole row may hold.
+inline std::size_t coarse_load(const PlaneLayout& layout) {
     std::size_t load = 0;
     for (std::uint32_t t = layout.planes; t-- > 0;) load = 2 * load + layout.groups[t];
-    return load <= kCoarseGroups;
+    return load;
 }
 
 template <std::size_t NQ, class Sums>
@@ -120,9 +134,10 @@ std::size_t scan_tile(const PlaneLayout& layout, const std::uint8_t* blocks, std
             strips += layout.groups[t] * kGroupBytes;
             if (((checks >> t) & 1u) == 0) continue;
             any = 0;
+            const RowFactors factors = load_factors(block + add_offset, block + scale_offset);
             for (std::size_t i = 0; i < NQ; ++i) {
-                mask[i] = rows_reaching(sums.total(i), queries[i].unit[t], queries[i].upper[t], block + add_offset,
-                                        block + scale_offset, queries[i].threshold);
+                mask[i] = rows_reaching(sums.total(i), queries[i].unit[t], queries[i].upper[t], factors,
+                                        queries[i].threshold);
                 any |= mask[i];
             }
             if (any == 0) break;
@@ -135,8 +150,10 @@ std::size_t scan_tile(const PlaneLayout& layout, const std::uint8_t* blocks, std
 template <std::size_t NQ>
 std::size_t scan_queries(const PlaneLayout& layout, const std::uint8_t* blocks, std::size_t n_blocks,
                          const PlaneScan* queries, std::uint32_t* mask) {
-    return sums_are_narrow(layout) ? scan_tile<NQ, NarrowSums<NQ>>(layout, blocks, n_blocks, queries, mask)
-                                   : scan_tile<NQ, SpillingSums<NQ>>(layout, blocks, n_blocks, queries, mask);
+    const std::size_t load = coarse_load(layout);
+    if (load <= kSmallGroups) return scan_tile<NQ, NarrowSums<NQ, true>>(layout, blocks, n_blocks, queries, mask);
+    if (load <= kCoarseGroups) return scan_tile<NQ, NarrowSums<NQ, false>>(layout, blocks, n_blocks, queries, mask);
+    return scan_tile<NQ, SpillingSums<NQ>>(layout, blocks, n_blocks, queries, mask);
 }
 
 inline std::size_t scan_simd(const PlaneLayout& layout, const std::uint8_t* blocks, std::size_t n_blocks,
@@ -175,11 +192,16 @@ inline void exact_simd(const PlaneLayout& layout, const std::uint8_t* block, con
             RowsU16 low, high;
             low.clear();
             high.clear();
-            for (std::size_t at = begin * kGroupBytes; at < end * kGroupBytes; at += 4 * kVecBytes) {
+            std::size_t at = begin * kGroupBytes;
+            for (; at + 4 * kVecBytes <= end * kGroupBytes; at += 4 * kVecBytes) {
                 const BytePair l0 = look_up_pair(block + at, tables + at, high_tables + at, high);
                 const BytePair l1 = look_up_pair(block + at + 2 * kVecBytes, tables + at + 2 * kVecBytes,
                                                  high_tables + at + 2 * kVecBytes, high);
                 low.add(add_bytes(l0.low, l1.low), add_bytes(l0.high, l1.high));
+            }
+            if (at < end * kGroupBytes) {
+                const BytePair l = look_up_pair(block + at, tables + at, high_tables + at, high);
+                low.add(l.low, l.high);
             }
             std::int32_t low_sums[kBlockRows], high_sums[kBlockRows];
             store_rows(widen(low), low_sums);

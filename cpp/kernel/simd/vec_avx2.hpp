@@ -146,8 +146,8 @@ inline void store_rows(const RowsI32& x, std::int32_t* out) {
 }
 
 // 16-bit sums of 32 rows, the two strips of a vector still apart: `low` rows 0 … 15, `high` rows
-// 16 … 31. The sums of even bytes carry 256 times the odd ones, modulo 2^16, until widen() takes
-// them out: that saves a mask per addition.
+// 16 … 31. The sums of even bytes carry 256 times the odd ones, modulo 2^16, until they are
+// widened: that saves a mask per addition.
 struct RowsU16 {
     __m256i low_even, low_odd, high_even, high_odd;
 
@@ -177,18 +177,43 @@ inline RowsI32 widen(const RowsU16& x) {
              add_strips(_mm256_unpacklo_epi16(high_even, x.high_odd)),
              add_strips(_mm256_unpackhi_epi16(high_even, x.high_odd))}};
 }
+// The same where the sum of a row over all strips stays below 2^16.
+inline RowsI32 widen_small(const RowsU16& x) {
+    RowsI32 out;
+    const __m256i sums[2] = {_mm256_add_epi16(_mm256_permute2x128_si256(x.low_even, x.low_odd, 0x20),
+                                              _mm256_permute2x128_si256(x.low_even, x.low_odd, 0x31)),
+                             _mm256_add_epi16(_mm256_permute2x128_si256(x.high_even, x.high_odd, 0x20),
+                                              _mm256_permute2x128_si256(x.high_even, x.high_odd, 0x31))};
+    for (int i = 0; i < 2; ++i) {  // halves: even and odd rows
+        const __m128i odd = _mm256_extracti128_si256(sums[i], 1);
+        const __m128i even = _mm_sub_epi16(_mm256_castsi256_si128(sums[i]), _mm_slli_epi16(odd, 8));
+        out.v[2 * i] = _mm256_cvtepu16_epi32(_mm_unpacklo_epi16(even, odd));
+        out.v[2 * i + 1] = _mm256_cvtepu16_epi32(_mm_unpackhi_epi16(even, odd));
+    }
+    return out;
+}
 
-// Bit r is set when  add[r] + scale[r] * (unit * sums[r] + upper) >= threshold; `add` points to 32
-// float32, `scale` to 32 float16.
-inline std::uint32_t rows_reaching(const RowsI32& sums, float unit, float upper, const std::uint8_t* add,
-                                   const std::uint8_t* scale, float threshold) {
+// What turns the sums of the 32 rows of a block into bounds: `add` points to 32 float32, `scale` to
+// 32 float16.
+struct RowFactors {
+    __m256 add[4], scale[4];
+};
+inline RowFactors load_factors(const std::uint8_t* add, const std::uint8_t* scale) {
+    RowFactors f;
+    for (int i = 0; i < 4; ++i) {
+        f.add[i] = _mm256_loadu_ps(reinterpret_cast<const float*>(add) + 8 * i);
+        f.scale[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scale) + i));
+    }
+    return f;
+}
+// Bit r is set when  add[r] + scale[r] * (unit * sums[r] + upper) >= threshold.
+inline std::uint32_t rows_reaching(const RowsI32& sums, float unit, float upper, const RowFactors& factors,
+                                   float threshold) {
     const __m256 u = _mm256_set1_ps(unit), c = _mm256_set1_ps(upper), limit = _mm256_set1_ps(threshold);
     std::uint32_t mask = 0;
     for (int i = 0; i < 4; ++i) {
         const __m256 inner = _mm256_add_ps(_mm256_mul_ps(u, _mm256_cvtepi32_ps(sums.v[i])), c);
-        const __m256 f = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scale) + i));
-        const __m256 a = _mm256_loadu_ps(reinterpret_cast<const float*>(add) + 8 * i);
-        const __m256 bound = _mm256_add_ps(_mm256_mul_ps(f, inner), a);
+        const __m256 bound = _mm256_add_ps(_mm256_mul_ps(factors.scale[i], inner), factors.add[i]);
         const int bits = _mm256_movemask_ps(_mm256_cmp_ps(bound, limit, _CMP_GE_OQ));
         mask |= static_cast<std::uint32_t>(bits) << (8 * i);
     }

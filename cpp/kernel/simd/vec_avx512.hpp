@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vector vocabulary on AVX-512 as Ice Lake and Zen 4 have it (the line of avx512 in
+// CMakeLists.txt). Include from an ISA translation unit only.
+#pragma once
+
+#if defined(__GNUC__) && !defined(__clang__)
+// The compiler's own header starts "undefined" vectors from themselves, and then warns of it.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+namespace residua::kernel {
+namespace {
+
+// float32
+// `_n` forms touch the first n < kLanes elements only; loads fill the rest with zero.
+
+struct F32 {
+    static constexpr std::size_t kLanes = 16;
+    __m512 v;
+};
+
+inline __mmask16 first_lanes(std::size_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+inline F32 f32_zero() { return {_mm512_setzero_ps()}; }
+inline F32 f32_set(float x) { return {_mm512_set1_ps(x)}; }
+inline F32 f32_load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline F32 f32_load_n(const float* p, std::size_t n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
+inline void f32_store(float* p, F32 a) { _mm512_storeu_ps(p, a.v); }
+inline void f32_store_n(float* p, F32 a, std::size_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
+
+inline F32 f32_load_f16(const std::uint16_t* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline F32 f32_load_f16_n(const std::uint16_t* p, std::size_t n) {
+    return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))};
+}
+// Round to nearest even.
+inline void f32_store_f16(std::uint16_t* p, F32 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void f32_store_f16_n(std::uint16_t* p, F32 a, std::size_t n) {
+    _mm256_mask_storeu_epi16(p, first_lanes(n), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+inline F32 f32_load_i8(const std::int8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F32 f32_load_i8_n(const std::int8_t* p, std::size_t n) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p)))};
+}
+
+inline F32 f32_add(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F32 f32_sub(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F32 f32_fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }    // a * b + c
+inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a * b
+
+inline float f32_sum(F32 a) { return _mm512_reduce_add_ps(a.v); }
+
+// In place: lane j of rows[i] and lane i of rows[j] change places.
+inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
+    // 4 x 4 blocks within the quarters of the registers, then the quarters themselves.
+    __m512 u[16];
+    for (int i = 0; i < 16; i += 4) {
+        const __m512 a = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+        const __m512 b = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+        const __m512 c = _mm512_unpacklo_ps(rows[i + 2].v, rows[i + 3].v);
+        const __m512 d = _mm512_unpackhi_ps(rows[i + 2].v, rows[i + 3].v);
+        u[i] = _mm512_shuffle_ps(a, c, 0x44);
+        u[i + 1] = _mm512_shuffle_ps(a, c, 0xEE);
+        u[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+        u[i + 3] = _mm512_shuffle_ps(b, d, 0xEE);
+    }
+    for (int i = 0; i < 4; ++i) {
+        const __m512 a = _mm512_shuffle_f32x4(u[i], u[i + 4], 0x88);
+        const __m512 b = _mm512_shuffle_f32x4(u[i], u[i + 4], 0xDD);
+        const __m512 c = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0x88);
+        const __m512 d = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0xDD);
+        rows[i].v = _mm512_shuffle_f32x4(a, c, 0x88);
+        rows[i + 4].v = _mm512_shuffle_f32x4(b, d, 0x88);
+        rows[i + 8].v = _mm512_shuffle_f32x4(a, c, 0xDD);
+        rows[i + 12].v = _mm512_shuffle_f32x4(b, d, 0xDD);
+    }
+}
+
+// float64: as many lanes as F32 has, in two registers; lane i is lane i of the F32 it came from.
+
+struct F64 {
+    __m512d lo, hi;
+};
+
+inline F64 f64_zero() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+inline F64 f64_set(double x) { return {_mm512_set1_pd(x), _mm512_set1_pd(x)}; }
+inline F64 f64_widen(F32 a) {
+    return {_mm512_cvtps_pd(_mm512_castps512_ps256(a.v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(a.v, 1))};
+}
+inline F64 f64_add(F64 a, F64 b) { return {_mm512_add_pd(a.lo, b.lo), _mm512_add_pd(a.hi, b.hi)}; }
+inline F64 f64_sub(F64 a, F64 b) { return {_mm512_sub_pd(a.lo, b.lo), _mm512_sub_pd(a.hi, b.hi)}; }
+inline F64 f64_mul(F64 a, F64 b) { return {_mm512_mul_pd(a.lo, b.lo), _mm512_mul_pd(a.hi, b.hi)}; }
+inline F64 f64_fma(F64 a, F64 b, F64 c) {
+    return {_mm512_fmadd_pd(a.lo, b.lo, c.lo), _mm512_fmadd_pd(a.hi, b.hi, c.hi)};
+}
+inline void f64_store(double* p, F64 a) {
+    _mm512_storeu_pd(p, a.lo);
+    _mm512_storeu_pd(p + 8, a.hi);
+}
+
+}  // namespace
+}  // namespace residua::kernel
+namespace residua::kernel {
+namespace {
+
+// integers
+
+// Four strips of the plane layout (kernel/plane_kernels.hpp), or the tables of four strips.
+using Bytes = __m512i;
+inline constexpr std::size_t kVecStrips = 4;
+
+inline Bytes load_bytes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
+inline void prefetch(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+inline Bytes low_nibbles(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+// A product with a bit matrix: shift and mask in one instruction.
+inline Bytes high_nibbles(Bytes x) {
+    return _mm512_gf2p8affine_epi64_epi8(x, _mm512_set1_epi64(0x1020408000000000), 0);
+}
+inline Bytes look_up(Bytes tables, Bytes index) { return _mm512_shuffle_epi8(tables, index); }
+inline Bytes add_bytes(Bytes x, Bytes y) { return _mm512_add_epi8(x, y); }
+
+// 32-bit sums of 32 rows: rows 0 … 15, 16 … 31.
+struct RowsI32 {
+    __m512i v[2];
+};
+inline RowsI32 zero_rows() { return {{_mm512_setzero_si512(), _mm512_setzero_si512()}}; }
+inline RowsI32 add_rows(const RowsI32& x, const RowsI32& y) {
+    return {{_mm512_add_epi32(x.v[0], y.v[0]), _mm512_add_epi32(x.v[1], y.v[1])}};
+}
+inline void store_rows(const RowsI32& x, std::int32_t* out) {
+    _mm512_storeu_si512(out, x.v[0]);
+    _mm512_storeu_si512(out + 16, x.v[1]);
+}
+
+// 16-bit sums of 32 rows, the four strips of a vector still apart: `low` rows 0 … 15, `high` rows
+// 16 … 31. The sums of even bytes carry 256 times the odd ones, modulo 2^16, until they are widened:
+// that saves a mask per addition.
+struct RowsU16 {
+    __m512i low_even, low_odd, high_even, high_odd;
+
+    void clear() { low_even = low_odd = high_even = high_odd = _mm512_setzero_si512(); }
+    void add(Bytes low, Bytes high) {
+        low_even = _mm512_add_epi16(low_even, low);
+        low_odd = _mm512_add_epi16(low_odd, _mm512_srli_epi16(low, 8));
+        high_even = _mm512_add_epi16(high_even, high);
+        high_odd = _mm512_add_epi16(high_odd, _mm512_srli_epi16(high, 8));
+    }
+    void twice() {
+        low_even = _mm512_add_epi16(low_even, low_even);
+        low_odd = _mm512_add_epi16(low_odd, low_odd);
+        high_even = _mm512_add_epi16(high_even, high_even);
+        high_odd = _mm512_add_epi16(high_odd, high_odd);
+    }
+};
+inline __m512i add_halves(__m512i x) {
+    return _mm512_add_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(x)),
+                            _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x, 1)));
+}
+// 16 rows: `even` holds rows 0, 2, … of four strips and what the odd ones carried into them.
+inline __m512i add_strips(__m512i even, __m512i odd) {
+    even = _mm512_sub_epi16(even, _mm512_slli_epi16(odd, 8));
+    const __m512i a = add_halves(_mm512_unpacklo_epi16(even, odd));
+    const __m512i b = add_halves(_mm512_unpackhi_epi16(even, odd));
+    return _mm512_add_epi32(_mm512_shuffle_i64x2(a, b, 0x44), _mm512_shuffle_i64x2(a, b, 0xEE));
+}
+inline RowsI32 widen(const RowsU16& x) {
+    return {{add_strips(x.low_even, x.low_odd), add_strips(x.high_even, x.high_odd)}};
+}
+// The same where the sum of a row over all strips stays below 2^16.
+inline RowsI32 widen_small(const RowsU16& x) {
+    const __m512i low = _mm512_add_epi16(_mm512_shuffle_i64x2(x.low_even, x.low_odd, 0x44),
+                                         _mm512_shuffle_i64x2(x.low_even, x.low_odd, 0xEE));
+    const __m512i high = _mm512_add_epi16(_mm512_shuffle_i64x2(x.high_even, x.high_odd, 0x44),
+                                          _mm512_shuffle_i64x2(x.high_even, x.high_odd, 0xEE));
+    // Quarters: even and odd of rows 0 … 15, even and odd of rows 16 … 31.
+    __m512i rows = _mm512_add_epi16(_mm512_shuffle_i64x2(low, high, 0x88), _mm512_shuffle_i64x2(low, high, 0xDD));
+    const __m512i carried = _mm512_slli_epi16(rows, 8);
+    rows = _mm512_sub_epi16(rows, _mm512_maskz_shuffle_i64x2(0x33, carried, carried, 0xF5));
+    const __m512i order = _mm512_set_epi32(15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1, 8, 0);
+    const __m512i second = _mm512_add_epi32(order, _mm512_set1_epi32(16));
+    return {{_mm512_maskz_permutexvar_epi16(0x55555555, order, rows),
+             _mm512_maskz_permutexvar_epi16(0x55555555, second, rows)}};
+}
+
+// What turns the sums of the 32 rows of a block into bounds: `add` points to 32 float32, `scale` to
+// 32 float16.
+struct RowFactors {
+    __m512 add[2], scale[2];
+};
+inline RowFactors load_factors(const std::uint8_t* add, const std::uint8_t* scale) {
+    RowFactors f;
+    for (int i = 0; i < 2; ++i) {
+        f.add[i] = _mm512_loadu_ps(add + 64 * i);
+        f.scale[i] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scale) + i));
+    }
+    return f;
+}
+// Bit r is set when  add[r] + scale[r] * (unit * sums[r] + upper) >= threshold.
+inline std::uint32_t rows_reaching(const RowsI32& sums, float unit, float upper, const RowFactors& factors,
+                                   float threshold) {
+    const __m512 u = _mm512_set1_ps(unit), c = _mm512_set1_ps(upper), limit = _mm512_set1_ps(threshold);
+    std::uint32_t mask = 0;
+    for (int i = 0; i < 2; ++i) {
+        const __m512 inner = _mm512_add_ps(_mm512_mul_ps(u, _mm512_cvtepi32_ps(sums.v[i])), c);
+        const __m512 bound = _mm512_add_ps(_mm512_mul_ps(factors.scale[i], inner), factors.add[i]);
+        mask |= std::uint32_t{_mm512_cmp_ps_mask(bound, limit, _CMP_GE_OQ)} << (16 * i);
+    }
+    return mask;
+}
+
+// Bit j is set when values[j] <= limit, for 32 values.
+inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit) {
+    const __m512i l = _mm512_set1_epi32(limit);
+    return std::uint32_t{_mm512_cmple_epi32_mask(_mm512_loadu_si512(values), l)} |
+           std::uint32_t{_mm512_cmple_epi32_mask(_mm512_loadu_si512(values + 16), l)} << 16;
+}
+
+}  // namespace
+}  // namespace residua::kernel
