@@ -40,13 +40,22 @@ inline void add_strips(const std::uint8_t* strips, std::size_t run, const std::u
     for (std::size_t i = 0; i < NQ; ++i) sums[i].add(low[i], high[i]);
 }
 
+template <std::size_t NQ>
+inline void add_to(const RowsU16* sums, std::int32_t* dist) {
+    for (std::size_t i = 0; i < NQ; ++i) {
+        std::int32_t part[kBlockRows];
+        store_rows(widen(sums[i]), part);
+        for (std::size_t r = 0; r < kBlockRows; ++r) dist[i * kBlockRows + r] += part[r];
+    }
+}
+
 // Distances of one block to NQ queries: dist[i * kBlockRows + r].
 template <std::size_t NQ>
 inline void block_distances(const std::uint8_t* block, std::size_t block_bytes, const std::uint8_t* tables,
                             std::int32_t* dist) {
     constexpr std::size_t kStep = kVecStrips * kStripBytes;
-    static_assert(kBlockRows % kStep == 0);
     const std::size_t vectors = block_bytes / kStep;
+    for (std::size_t i = 0; i < NQ * kBlockRows; ++i) dist[i] = 0;
     for (std::size_t begin = 0; begin < vectors; begin += kHammingSpan) {
         const std::size_t end = vectors - begin < kHammingSpan ? vectors : begin + kHammingSpan;
         RowsU16 sums[NQ];
@@ -55,12 +64,20 @@ inline void block_distances(const std::uint8_t* block, std::size_t block_bytes, 
             const std::size_t run = end - v < kHammingRun ? end - v : kHammingRun;
             add_strips<NQ>(block + v * kStep, run, tables + v * kStep, block_bytes, sums);
         }
-        for (std::size_t i = 0; i < NQ; ++i) {
-            std::int32_t part[kBlockRows];
-            store_rows(widen(sums[i]), begin == 0 ? dist + i * kBlockRows : part);
-            for (std::size_t r = 0; begin != 0 && r < kBlockRows; ++r) dist[i * kBlockRows + r] += part[r];
-        }
+        add_to<NQ>(sums, dist);
     }
+    if (block_bytes % kStep == 0) return;
+    // Vectors wider than a byte of dims: the last strips and their tables, with zeros behind them.
+    const std::size_t rest = block_bytes % kStep;
+    std::uint8_t strips[kStep] = {}, padded[NQ][kStep] = {};
+    for (std::size_t j = 0; j < rest; ++j) {
+        strips[j] = block[vectors * kStep + j];
+        for (std::size_t i = 0; i < NQ; ++i) padded[i][j] = tables[i * block_bytes + vectors * kStep + j];
+    }
+    RowsU16 sums[NQ];
+    for (RowsU16& s : sums) s.clear();
+    add_strips<NQ>(strips, 1, padded[0], kStep, sums);
+    add_to<NQ>(sums, dist);
 }
 
 template <std::size_t NQ>
