@@ -29,7 +29,7 @@ py::array_t<std::uint8_t> encode(const Codec& c, const Array<float>& x, int num_
     py::array_t<std::uint8_t> out({x.shape(0), static_cast<py::ssize_t>(c.code_bytes())});
     std::uint8_t* codes = out.mutable_data();
     py::gil_scoped_release release;
-    c.encode(rows, codes, resolve_num_threads(num_threads), refine ? codec::Effort::thorough : codec::Effort::fast);
+    c.encode(rows, codes, resolve_num_threads(num_threads), refine ? codec::Effort::refined : codec::Effort::rounded);
     return out;
 }
 

@@ -33,8 +33,9 @@ struct BlockView {
     std::size_t n = 0;
 };
 
-// Whether an encoder may search for a better code than plain rounding gives.
-enum class Effort : std::uint8_t { fast, thorough };
+// How far an encoder may search for a better code: plain rounding, the best scale of the vector, or
+// the best level of every dim as well.
+enum class Effort : std::uint8_t { rounded, scaled, refined };
 
 // A batch of queries, prepared once for any number of scans. Thread-safe to share.
 // Scores are "larger is better" estimates of the metric (l2: minus the squared distance).

@@ -150,48 +150,51 @@ RecurrentCodec::Moments RecurrentCodec::round_levels(const float* y, float facto
 }
 
 // The scale is free, f takes it up: a vector larger or smaller than the sample's is coded at the
-// scale that fits the steps. Then coordinate ascent on the cosine of y and its value: one dim at a
-// time moves to a neighbouring level when that helps (CAQ, SIGMOD 2026, section 3).
-RecurrentCodec::Moments RecurrentCodec::search_levels(const float* y, std::uint8_t* u) const {
-    constexpr int kSweeps = 3;
+// scale that fits the steps. The cosine of y and its value has one peak over the factors.
+RecurrentCodec::Moments RecurrentCodec::search_scale(const float* y, std::uint8_t* u) const {
     constexpr float kFactors[] = {0.8f, 0.64f, 0.5f, 0.4f, 0.3f};
     Moments best = round_levels(y, 1.0f, u);
     std::uint8_t trial[kMaxRows];
     for (float factor : kFactors) {
         const Moments m = round_levels(y, factor, trial);
-        if (m.yv > 0 && m.yv * m.yv * best.vv > best.yv * best.yv * m.vv) {
-            std::copy_n(trial, rows(), u);
-            best = m;
-        }
+        if (!(m.yv > 0 && m.yv * m.yv * best.vv > best.yv * best.yv * m.vv)) break;
+        std::copy_n(trial, rows(), u);
+        best = m;
     }
-    double yv = best.yv, vv = best.vv;
+    return best;
+}
+
+// Coordinate ascent on the cosine of y and its value: one dim at a time moves to a neighbouring level
+// when that helps (CAQ, SIGMOD 2026, section 3).
+void RecurrentCodec::refine_levels(const float* y, Moments& m, std::uint8_t* u) const {
+    constexpr int kSweeps = 3;
     for (int sweep = 0; sweep < kSweeps; ++sweep) {
         bool moved = false;
         for (std::size_t i = 0; i < rows(); ++i) {
             const int top = (1 << p_.group_bits[i / kGroup]) - 1;
             const double v = static_cast<double>(p_.step[i]) * (u[i] - 0.5 * top);
             // The side of the level on which y lies relative to the best multiple of the value.
-            const int step = static_cast<double>(y[i]) * vv > v * yv ? 1 : -1;
+            const int step = static_cast<double>(y[i]) * m.vv > v * m.yv ? 1 : -1;
             const int next = static_cast<int>(u[i]) + step;
             if (next < 0 || next > top) continue;
             const double d = static_cast<double>(step) * static_cast<double>(p_.step[i]);
-            const double yv2 = yv + d * static_cast<double>(y[i]);
-            const double vv2 = vv + 2 * d * v + d * d;
-            if (yv2 > 0 && yv2 * yv2 * vv > yv * yv * vv2 * (1 + 1e-9)) {
+            const double yv = m.yv + d * static_cast<double>(y[i]);
+            const double vv = m.vv + 2 * d * v + d * d;
+            if (yv > 0 && yv * yv * m.vv > m.yv * m.yv * vv * (1 + 1e-9)) {
                 u[i] = static_cast<std::uint8_t>(next);
-                yv = yv2;
-                vv = vv2;
+                m = {yv, vv};
                 moved = true;
             }
         }
         if (!moved) break;
     }
-    return {yv, vv};
 }
 
 void RecurrentCodec::encode_row(const float* z, const float* y, Effort effort, std::uint8_t* code) const {
     std::uint8_t u[kMaxRows];
-    const double yv = effort == Effort::thorough ? search_levels(y, u).yv : round_levels(y, 1.0f, u).yv;
+    Moments m = effort == Effort::rounded ? round_levels(y, 1.0f, u) : search_scale(y, u);
+    if (effort == Effort::refined) refine_levels(y, m, u);
+    const double yv = m.yv;
 
     std::uint8_t* plane[kernel::kMaxPlanes];  // where group 0 of plane t starts
     std::uint8_t* next = code;

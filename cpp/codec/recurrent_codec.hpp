@@ -73,7 +73,8 @@ private:
         double yv = 0, vv = 0;  // <y, v>, |v|^2
     };
     Moments round_levels(const float* y, float factor, std::uint8_t* u) const;
-    Moments search_levels(const float* y, std::uint8_t* u) const;
+    Moments search_scale(const float* y, std::uint8_t* u) const;
+    void refine_levels(const float* y, Moments& m, std::uint8_t* u) const;
     void unpack_values(const std::uint8_t* code, float* v) const;
 
     RecurrentParams p_;

@@ -72,7 +72,7 @@ void FlatIndex::set_codec(std::shared_ptr<const codec::Codec> codec, int num_thr
     store::VectorStore kept(kept_mode(mode_, true), dim_, metric_);
     kept.append(x, num_threads);
     std::vector<std::uint8_t> codes(x.rows * codec->code_bytes());
-    codec->encode(x, codes.data(), num_threads, codec::Effort::fast);
+    codec->encode(x, codes.data(), num_threads, codec::Effort::rounded);
     codec_ = std::move(codec);
     try {
         append_codes(codes.data(), x.rows);
@@ -143,7 +143,7 @@ IdList FlatIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_thr
     std::vector<std::uint8_t> codes;
     if (codec_) {
         codes.resize(x.rows * codec_->code_bytes());
-        codec_->encode(x, codes.data(), num_threads, codec::Effort::fast);
+        codec_->encode(x, codes.data(), num_threads, codec::Effort::rounded);
         const std::size_t total = blocks(kept.size() + plan.n_new) * codec_->block_bytes();
         codes_.edit(total);
     }
@@ -323,7 +323,7 @@ SearchResult FlatIndex::search(ConstMatrix queries, const SearchParams& params) 
     }
     if (params.scoring == Scoring::symmetric) {
         std::vector<std::uint8_t> codes(queries.rows * codec_->code_bytes());
-        codec_->encode(queries, codes.data(), params.num_threads, codec::Effort::thorough);
+        codec_->encode(queries, codes.data(), params.num_threads, codec::Effort::scaled);
         return scan_codes(*codec_->prepare_codes(codes.data(), queries.rows, params.num_threads), queries, params);
     }
     return scan_codes(*codec_->prepare(queries, params.num_threads), queries, params);
