@@ -96,16 +96,6 @@ py::array_t<float> matmul_nt(const Array<float>& a, const Array<float>& b) {
     return c;
 }
 
-py::array_t<double> gram(const Array<float>& x, int num_threads) {
-    const auto v = matrix(x);
-    py::array_t<double> out({v.cols, v.cols});
-    double* data = out.mutable_data();
-    std::fill_n(data, v.cols * v.cols, 0.0);
-    py::gil_scoped_release release;
-    kernel::accumulate_gram(v, data, num_threads);
-    return out;
-}
-
 }  // namespace
 
 void register_float_kernels(py::module_& k) {
@@ -128,7 +118,6 @@ void register_float_kernels(py::module_& k) {
     k.def("gemm_panel", &gemm_panel);
     k.def("gemm_repeat", &gemm_repeat);
     k.def("matmul_nt", &matmul_nt);
-    k.def("gram", &gram);
 }
 
 }  // namespace residua::bindings
