@@ -12,6 +12,7 @@
 #include "codec/float_codec.hpp"
 #include "codec/normalize.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/scalar_codec.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
 #include "kernel/matmul.hpp"
@@ -104,6 +105,20 @@ CodecPtr recurrent_codec(std::size_t dim, double bits, const std::string& metric
     return std::make_shared<codec::RecurrentCodec>(std::move(p));
 }
 
+CodecPtr scalar_codec(std::size_t dim, int bits, const std::string& metric, bool per_vector, const Array<float>& center,
+                      const Array<float>& query_mean, const Array<float>& step, float expansion) {
+    codec::ScalarParams p;
+    p.metric = parse_metric(metric);
+    p.dim = dim;
+    p.bits = bits;
+    p.per_vector = per_vector;
+    p.center = to_vector(center);
+    p.query_mean = to_vector(query_mean);
+    p.step = to_vector(step);
+    p.expansion = expansion;
+    return std::make_shared<codec::ScalarCodec>(std::move(p));
+}
+
 py::array_t<double> gram(const Array<float>& x, int num_threads) {
     const ConstMatrix rows = matrix(x);
     py::array_t<double> out({x.shape(1), x.shape(1)});
@@ -174,8 +189,18 @@ void register_codecs(py::module_& m) {
                                })
         .def_property_readonly("bits",
                                [](const Codec& c) {
-                                   const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
-                                   return r != nullptr ? r->params().bits : 0.0;
+                                   if (const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c)) {
+                                       return r->params().bits;
+                                   }
+                                   const auto* s = dynamic_cast<const codec::ScalarCodec*>(&c);
+                                   return s != nullptr ? static_cast<double>(s->params().bits) : 0.0;
+                               })
+        .def_property_readonly("ranges",
+                               [](const Codec& c) {
+                                   const auto* s = dynamic_cast<const codec::ScalarCodec*>(&c);
+                                   return s == nullptr             ? "none"
+                                          : s->params().per_vector ? "per vector"
+                                                                   : "per dimension";
                                })
         .def_property_readonly("group_bits",
                                [](const Codec& c) {
@@ -206,6 +231,8 @@ void register_codecs(py::module_& m) {
     m.def("recurrent_codec", &recurrent_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"),
           py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("encode_map"), py::arg("query_map"),
           py::arg("step"), py::arg("levels"));
+    m.def("scalar_codec", &scalar_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"), py::arg("per_vector"),
+          py::arg("center"), py::arg("query_mean"), py::arg("step"), py::arg("expansion"));
     m.def(
         "with_expansion",
         [](const Codec& c, float expansion) -> CodecPtr {

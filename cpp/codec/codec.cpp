@@ -6,6 +6,7 @@
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/scalar_codec.hpp"
 #include "core/aligned.hpp"
 #include "core/checksum.hpp"
 #include "core/error.hpp"
@@ -24,6 +25,7 @@ constexpr Kind kKinds[] = {
     {FloatCodec::kKind, FloatCodec::read},
     {BinaryCodec::kKind, BinaryCodec::read},
     {RecurrentCodec::kKind, RecurrentCodec::read},
+    {ScalarCodec::kKind, ScalarCodec::read},
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernel/bit_kernels.hpp"
+#include "kernel/byte_kernels.hpp"
 #include "kernel/float_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
 
@@ -14,6 +15,7 @@ struct KernelTable {
     FloatKernels floats;
     BitKernels bits;
     PlaneKernels planes;
+    ByteKernels bytes;
 };
 
 }  // namespace residua::kernel

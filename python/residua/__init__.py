@@ -3,7 +3,7 @@
 
 from residua import datasets, errors
 from residua._core import __version__
-from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec
+from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
 from residua.results import Hits, RangeHits
@@ -16,6 +16,7 @@ __all__ = [
     "Hits",
     "RangeHits",
     "RecurrentBinaryCodec",
+    "ScalarCodec",
     "__version__",
     "datasets",
     "errors",

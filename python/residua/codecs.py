@@ -20,8 +20,9 @@ from residua._validate import (
     refuse_zero_rows,
 )
 from residua.errors import CorruptFileError, InvalidTypeError, InvalidValueError, UnsupportedError
+from residua.scalar_codec import ScalarCodec
 
-__all__ = ["BinaryCodec", "Codec", "FloatCodec", "RecurrentBinaryCodec"]
+__all__ = ["BinaryCodec", "Codec", "FloatCodec", "RecurrentBinaryCodec", "ScalarCodec"]
 
 C = TypeVar("C", bound="Codec")
 
@@ -321,6 +322,8 @@ def from_recipe(dim: int, recipe: str) -> Codec:
     try:
         kind, *pairs = recipe.split()
         values = dict(p.split("=") for p in pairs)
+        if kind == "scalar":
+            return ScalarCodec(dim, 8 if values["bits"] == "8" else 4, seed=int(values["seed"]))
         if kind != "recurrent":
             raise ValueError(kind)
         return RecurrentBinaryCodec(
@@ -342,6 +345,8 @@ def wrap(native: _core.Codec) -> Codec:
     elif native.kind == "binary_codec":
         codec = BinaryCodec(native.dim)
         codec._metric_fixed = True
+    elif native.kind == "scalar_codec":
+        codec = ScalarCodec(native.dim, 8 if native.bits == 8 else 4)
     else:
         codec = RecurrentBinaryCodec(native.dim, native.bits)
     codec._native = native

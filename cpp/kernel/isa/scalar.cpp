@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The reference table: plain C++, the oracle of every other instruction set.
 #include "kernel/generic/bit-scalar-inl.hpp"
+#include "kernel/generic/byte-scalar-inl.hpp"
 #include "kernel/generic/float-scalar-inl.hpp"
 #include "kernel/generic/plane-scalar-inl.hpp"
 #include "kernel/table.hpp"
@@ -8,7 +9,8 @@
 namespace residua::kernel {
 namespace {
 
-constexpr KernelTable kTable{"scalar", scalar_float_kernels(), scalar_bit_kernels(), scalar_plane_kernels()};
+constexpr KernelTable kTable{"scalar", scalar_float_kernels(), scalar_bit_kernels(), scalar_plane_kernels(),
+                             scalar_byte_kernels()};
 
 }  // namespace
 

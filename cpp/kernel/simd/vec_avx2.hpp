@@ -59,6 +59,7 @@ inline F32 f32_load_i8_n(const std::int8_t* p, std::size_t n) {
 
 inline F32 f32_add(F32 a, F32 b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline F32 f32_sub(F32 a, F32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline F32 f32_mul(F32 a, F32 b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline F32 f32_fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }    // a * b + c
 inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a * b
 
@@ -230,6 +231,68 @@ inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit
         above |= static_cast<std::uint32_t>(bits) << (8 * i);
     }
     return ~above;
+}
+
+// scalar codes (kernel/byte_kernels.hpp)
+
+// 32-bit sums of 8 rows, a cell of 4 bytes each.
+struct CellSums {
+    __m256i v;
+};
+inline constexpr std::size_t kCellVecs = 2;  // with 4 queries: 8 sums, 4 codes, and room for weights
+
+inline CellSums zero_sums() { return {_mm256_setzero_si256()}; }
+inline void store_sums(CellSums x, std::int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), x.v); }
+inline Bytes spread_cell(const std::int8_t* w) {
+    std::int32_t cell;
+    __builtin_memcpy(&cell, w, sizeof cell);
+    return _mm256_set1_epi32(cell);
+}
+// sum += codes (unsigned) * weights (signed), by cells; a pair of products fits 16 bits.
+inline CellSums add_cells(CellSums sum, Bytes codes, Bytes weights) {
+    return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, weights), _mm256_set1_epi16(1)))};
+}
+// The same for two cells of codes up to 15, whose products fit 16 bits together.
+inline CellSums add_nibble_cells(CellSums sum, Bytes low, Bytes low_weights, Bytes high, Bytes high_weights) {
+    const __m256i pairs =
+        _mm256_add_epi16(_mm256_maddubs_epi16(low, low_weights), _mm256_maddubs_epi16(high, high_weights));
+    return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+// sum += codes * weights, of 16 bits, by cells.
+inline CellSums add_fine_cells(CellSums sum, Bytes codes, const std::int16_t* w) {
+    const auto pair = [](std::int16_t a, std::int16_t b) {
+        return _mm256_set1_epi32(static_cast<std::int32_t>(
+            static_cast<std::uint16_t>(a) | static_cast<std::uint32_t>(static_cast<std::uint16_t>(b)) << 16));
+    };
+    const __m256i even = _mm256_madd_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(255)), pair(w[0], w[2]));
+    const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(codes, 8), pair(w[1], w[3]));
+    return {_mm256_add_epi32(sum.v, _mm256_add_epi32(even, odd))};
+}
+// Bit r is set when  add[r] + scale[r] * (unit * sums[r] + upper) >= threshold; `add` and `scale` point
+// to float32.
+inline std::uint32_t cells_reaching(CellSums sums, float unit, float upper, const std::uint8_t* add,
+                                    const std::uint8_t* scale, float threshold) {
+    const __m256 inner =
+        _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(unit), _mm256_cvtepi32_ps(sums.v)), _mm256_set1_ps(upper));
+    const __m256 f = _mm256_loadu_ps(reinterpret_cast<const float*>(scale));
+    const __m256 bound = _mm256_add_ps(_mm256_mul_ps(f, inner), _mm256_loadu_ps(reinterpret_cast<const float*>(add)));
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(bound, _mm256_set1_ps(threshold), _CMP_GE_OQ)));
+}
+
+// Codes as floats, kUnpackDims at a time.
+inline constexpr std::size_t kUnpackDims = 16;
+
+inline void unpack_bytes(__m128i x, F32 (&out)[2]) {
+    out[0].v = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x));
+    out[1].v = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(x, x)));
+}
+inline void unpack_bytes(const std::uint8_t* p, F32 (&out)[2]) {
+    unpack_bytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), out);
+}
+inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[2]) {
+    const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    const __m128i mask = _mm_set1_epi8(15);
+    unpack_bytes(_mm_unpacklo_epi8(_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16(x, 4), mask)), out);
 }
 
 }  // namespace

@@ -60,6 +60,7 @@ inline F32 f32_load_i8_n(const std::int8_t* p, std::size_t n) {
 
 inline F32 f32_add(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline F32 f32_sub(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F32 f32_mul(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F32 f32_fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }    // a * b + c
 inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a * b
 
@@ -228,6 +229,62 @@ inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit
     const __m512i l = _mm512_set1_epi32(limit);
     return std::uint32_t{_mm512_cmple_epi32_mask(_mm512_loadu_si512(values), l)} |
            std::uint32_t{_mm512_cmple_epi32_mask(_mm512_loadu_si512(values + 16), l)} << 16;
+}
+
+// scalar codes (kernel/byte_kernels.hpp)
+
+// 32-bit sums of 16 rows, a cell of 4 bytes each.
+struct CellSums {
+    __m512i v;
+};
+inline constexpr std::size_t kCellVecs = 2;
+
+inline CellSums zero_sums() { return {_mm512_setzero_si512()}; }
+inline void store_sums(CellSums x, std::int32_t* out) { _mm512_storeu_si512(out, x.v); }
+inline Bytes spread_cell(const std::int8_t* w) {
+    std::int32_t cell;
+    __builtin_memcpy(&cell, w, sizeof cell);
+    return _mm512_set1_epi32(cell);
+}
+// sum += codes (unsigned) * weights (signed), by cells.
+inline CellSums add_cells(CellSums sum, Bytes codes, Bytes weights) {
+    return {_mm512_dpbusd_epi32(sum.v, codes, weights)};
+}
+// The same for two cells of codes up to 15.
+inline CellSums add_nibble_cells(CellSums sum, Bytes low, Bytes low_weights, Bytes high, Bytes high_weights) {
+    return {_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum.v, low, low_weights), high, high_weights)};
+}
+// sum += codes * weights, of 16 bits, by cells.
+inline CellSums add_fine_cells(CellSums sum, Bytes codes, const std::int16_t* w) {
+    const auto pair = [](std::int16_t a, std::int16_t b) {
+        return _mm512_set1_epi32(static_cast<std::int32_t>(
+            static_cast<std::uint16_t>(a) | static_cast<std::uint32_t>(static_cast<std::uint16_t>(b)) << 16));
+    };
+    const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(255));
+    const __m512i odd = _mm512_srli_epi16(codes, 8);
+    return {_mm512_dpwssd_epi32(_mm512_dpwssd_epi32(sum.v, even, pair(w[0], w[2])), odd, pair(w[1], w[3]))};
+}
+// Bit r is set when  add[r] + scale[r] * (unit * sums[r] + upper) >= threshold; `add` and `scale` point
+// to float32.
+inline std::uint32_t cells_reaching(CellSums sums, float unit, float upper, const std::uint8_t* add,
+                                    const std::uint8_t* scale, float threshold) {
+    const __m512 inner =
+        _mm512_add_ps(_mm512_mul_ps(_mm512_set1_ps(unit), _mm512_cvtepi32_ps(sums.v)), _mm512_set1_ps(upper));
+    const __m512 bound = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(scale), inner), _mm512_loadu_ps(add));
+    return _mm512_cmp_ps_mask(bound, _mm512_set1_ps(threshold), _CMP_GE_OQ);
+}
+
+// Codes as floats, kUnpackDims at a time.
+inline constexpr std::size_t kUnpackDims = 16;
+
+inline void unpack_bytes(__m128i x, F32 (&out)[1]) { out[0].v = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(x)); }
+inline void unpack_bytes(const std::uint8_t* p, F32 (&out)[1]) {
+    unpack_bytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), out);
+}
+inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[1]) {
+    const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    const __m128i mask = _mm_set1_epi8(15);
+    unpack_bytes(_mm_unpacklo_epi8(_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16(x, 4), mask)), out);
 }
 
 }  // namespace

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Top-k over blocks by any kernel that filters: the scan drops whole blocks against each query's
+// current k-th score, and the rows that are left are scored exactly.
+//
+// A Family gives the kernels their form:
+//   Query, Scan                        a prepared query, and what the kernel needs of it
+//   kTile                              queries per pass over the codes
+//   block_bytes()
+//   scan(blocks, n, scans, nq, mask)   first block with a surviving row, or n
+//   scores(block, query, rows, out)    exact scores of the rows whose bit is set
+// and query.with_threshold(t) gives the Scan that drops rows below t.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "codec/block_rows.hpp"
+#include "core/top_k.hpp"
+
+namespace residua::codec {
+
+// Offers the rows of one block whose bit in `mask` is set.
+template <class Family>
+void offer_rows(const Family& family, const std::uint8_t* block, std::size_t number, std::uint32_t mask,
+                const BlockRows& rows, const typename Family::Query& query, TopK& pool) {
+    float scores[kernel::kBlockRows];
+    family.scores(block, query, mask, scores);
+    for (; mask != 0; mask &= mask - 1) {
+        const auto j = static_cast<std::size_t>(std::countr_zero(mask));
+        if (scores[j] >= pool.threshold()) pool.push(scores[j], rows.row(number, j));
+    }
+}
+
+// One tile of queries over all blocks.
+template <class Family>
+void scan_tile(const Family& family, const std::uint8_t* blocks, const BlockRows& rows,
+               std::span<const typename Family::Query> tile, TopK* pools) {
+    const std::size_t block_bytes = family.block_bytes();
+    typename Family::Scan scans[Family::kTile];
+    for (std::size_t i = 0; i < tile.size(); ++i) scans[i] = tile[i].with_threshold(pools[i].threshold());
+    for (std::size_t b = 0; b < rows.blocks();) {
+        const std::size_t stop = rows.run(b, rows.blocks());
+        while (b < stop) {
+            std::uint32_t mask[Family::kTile] = {};
+            b += family.scan(blocks + b * block_bytes, stop - b, scans, tile.size(), mask);
+            if (b == stop) break;
+            const std::uint32_t live = rows.mask(b);
+            for (std::size_t i = 0; i < tile.size(); ++i) {
+                if ((mask[i] & live) == 0) continue;
+                offer_rows(family, blocks + b * block_bytes, b, mask[i] & live, rows, tile[i], pools[i]);
+                scans[i] = tile[i].with_threshold(pools[i].threshold());
+            }
+            ++b;
+        }
+    }
+}
+
+// Offers all `rows`, stored in `blocks`, to pools[i] for queries[i].
+template <class Family>
+void block_topk(const Family& family, const std::uint8_t* blocks, const BlockRows& rows,
+                std::span<const typename Family::Query> queries, TopK* pools) {
+    for (std::size_t i = 0; i < queries.size(); i += Family::kTile) {
+        scan_tile(family, blocks, rows, queries.subspan(i, std::min(Family::kTile, queries.size() - i)), pools + i);
+    }
+}
+
+}  // namespace residua::codec

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// A query prepared for the byte kernels (kernel/byte_kernels.hpp), and the top-k over their blocks.
+//
+// Score. The value of a dim with code u is u - top / 2, so that with fine weights unit * Q the score of a
+// row is
+//     add + scale * ((unit / 2) * N),   N = 2 S - top * (sum of Q),   S = sum of Q u.
+// N is an exact integer: nothing cancels in floating point, and scores agree on all instruction sets.
+//
+// Bound. The coarse weights C in steps of `coarse_unit` miss the fine ones by e = unit * Q - coarse_unit * C,
+// and a value lies within top / 2 of zero, so with no assumption about the codes
+//     score <= add + scale * (coarse_unit * (sum of C u) - coarse_unit * (top / 2) * (sum of C)
+//                             + (top / 2) * (sum of |e|)).
+// No row that belongs to the top-k is dropped. Weights above the coarse range saturate; the step is the
+// one of several that keeps the sum of |e| smallest.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "codec/block_rows.hpp"
+#include "core/aligned.hpp"
+#include "core/top_k.hpp"
+#include "kernel/byte_kernels.hpp"
+
+namespace residua::codec {
+
+class ByteQuery {
+public:
+    // weights: one per dim, already multiplied by the dim's step; filled-up dims count as zero.
+    // constant: added to every score, so that pools compare and keep finished scores.
+    ByteQuery(const kernel::ByteLayout& layout, std::span<const float> weights, float constant = 0.0f);
+    ByteQuery() = default;
+
+    // What the scan needs to drop rows whose score is below the threshold.
+    kernel::ByteScan with_threshold(float threshold) const;
+
+    // Scores out[r] of the given rows of a block (bit r set).
+    void scores(const kernel::ByteKernels& kernels, const kernel::ByteLayout& layout, const std::uint8_t* block,
+                std::uint32_t rows, float* out) const;
+
+    std::span<const std::int16_t> fine() const { return fine_; }
+    std::span<const std::int8_t> coarse() const { return coarse_; }
+    float unit() const { return unit_; }
+
+private:
+    void set_fine(const kernel::ByteLayout& layout, std::span<const float> weights);
+    void set_coarse(const kernel::ByteLayout& layout);
+
+    AlignedVector<std::int16_t> fine_;   // in the order of the kernels
+    AlignedVector<std::int8_t> coarse_;  // likewise
+    float unit_ = 0.0f;
+    float constant_ = 0.0f;
+    std::int64_t offset_ = 0;  // top * (sum of Q)
+    kernel::ByteScan scan_{};
+};
+
+// Offers all `rows`, stored in `blocks`, to pools[i] for queries[i].
+void byte_topk(const kernel::ByteKernels& kernels, const kernel::ByteLayout& layout, const std::uint8_t* blocks,
+               const BlockRows& rows, std::span<const ByteQuery> queries, TopK* pools);
+
+}  // namespace residua::codec

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scalar codes: every dim rounded to 8 or 4 bits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from residua import _scalar_fit
+from residua._codec import Codec
+from residua._progress import reporter
+from residua._typing import ArrayLike, Metric, Progress
+from residua._validate import METRICS, as_choice, as_dim, as_int, as_seed, as_threads, as_vectors, refuse_zero_rows
+from residua.errors import InvalidValueError
+
+__all__ = ["ScalarCodec"]
+
+
+class ScalarCodec(Codec):
+    """Round every dim to one of 256 or 16 levels; values beyond the range take its last level.
+
+    Cheap to encode and to decode (no transform), and the levels are spread per vector or per dimension,
+    whichever estimates scores better on the sample.
+
+    Parameters
+    ----------
+    dim
+        Dims of the vectors, 1 … 65,536.
+    bits
+        Bits per dim, 8 or 4. A vector takes ``dim * bits / 8`` bytes, filled up to a multiple of 4, and 8
+        more for two scalars.
+    seed
+        Seed of the samples that the fit draws.
+
+    Notes
+    -----
+    The scale of every vector makes the estimate exact along the vector itself (Gao and Long, "RaBitQ",
+    SIGMOD 2024, section 3); docs/codecs.md has the score and the fit. Encoding and decoding cost
+    ``O(dim)`` per vector.
+
+    Examples
+    --------
+    >>> import residua as rz
+    >>> sample = rz.datasets.load_sample()
+    >>> codec = rz.ScalarCodec(384, bits=4).fit(sample.documents[:2000])
+    >>> codec.code_bytes
+    200
+    """
+
+    def __init__(self, dim: int, bits: Literal[8, 4] = 8, *, seed: int = 0) -> None:
+        self._dim = as_dim(dim)
+        self._bits = as_int(bits, "bits", 4, 8)
+        if self._bits not in (4, 8):
+            raise InvalidValueError(
+                f"bits must be 8 or 4, got {bits}; RecurrentBinaryCodec takes any number of bits"
+            )
+        self._seed = as_seed(seed)
+        self._native = None
+
+    @property
+    def bits(self) -> int:
+        """Bits per dim, without the 8 bytes of scalars."""
+        return self._bits
+
+    @property
+    def code_bytes(self) -> int:
+        """All bytes per vector, scalars included; known before the fit."""
+        return _scalar_fit.code_bytes(self._dim, self._bits)
+
+    @property
+    def ranges(self) -> Literal["per vector", "per dimension"]:
+        """How the levels are spread, as the fit chose."""
+        return "per dimension" if self._trained().ranges == "per dimension" else "per vector"
+
+    def fit(
+        self,
+        x: ArrayLike,
+        *,
+        queries: ArrayLike | None = None,
+        metric: Metric = "cosine",
+        num_threads: int | None = None,
+        progress: Progress = False,
+    ) -> ScalarCodec:
+        """Learn means and steps from a sample, and choose how the levels are spread.
+
+        Parameters
+        ----------
+        x
+            ``(n, dim)`` vectors, n >= 1; more than 2**25 values are sampled down to that.
+        queries
+            ``(nq, dim)`` sample of queries; None takes the vectors in their place.
+        metric
+            ``"cosine"``, ``"ip"`` or ``"l2"``.
+        num_threads
+            At least 1; None uses the CPUs that the process may use. The result does not depend on it.
+        progress
+            True draws a progress bar; a callable gets ``(done, total)``.
+
+        Returns
+        -------
+        The codec itself.
+
+        Raises
+        ------
+        InvalidValueError
+            The codec is fitted already, or ``x`` is empty.
+        ShapeError, DtypeError, NonFiniteError
+        """
+        if self._native is not None:
+            raise InvalidValueError(f"{self!r} is fitted already; make a new codec")
+        as_choice(metric, "metric", METRICS)
+        v, _ = as_vectors(x, self._dim, "x")
+        if len(v) == 0:
+            raise InvalidValueError("x: expected at least 1 vector to fit on, got 0")
+        q = None
+        if queries is not None:
+            q, _ = as_vectors(queries, self._dim, "queries")
+            q = q if len(q) else None
+        if metric == "cosine":
+            refuse_zero_rows(v, "x")
+            if q is not None:
+                refuse_zero_rows(q, "queries")
+        self._native = _scalar_fit.fit(
+            v,
+            q,
+            bits=self._bits,
+            metric=metric,
+            seed=self._seed,
+            num_threads=as_threads(num_threads),
+            report=reporter(progress, "fit"),
+        )
+        return self
+
+    def _recipe(self) -> str:
+        return f"scalar bits={self._bits} seed={self._seed}"
+
+    def _describe(self) -> str:
+        return f"dim={self._dim}, bits={self._bits}"
+
