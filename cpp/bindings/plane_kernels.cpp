@@ -160,7 +160,7 @@ py::dict plane_query(const Bits& bits, const Array<float>& weights) {
     py::dict d;
     d["weights"] = py::array_t<std::int16_t>(static_cast<py::ssize_t>(q.weights().size()), q.weights().data());
     d["unit"] = q.unit();
-    d["offset"] = q.offset();
+    d["offset"] = q.table_offset();
     d["coarse"] = Bytes(static_cast<py::ssize_t>(q.weights().size() * 4), scan.coarse);
     d["exact"] = Bytes(static_cast<py::ssize_t>(q.weights().size() * 8), q.exact_tables());
     d["bound_unit"] = Array<float>(layout.planes, scan.unit);
@@ -202,7 +202,7 @@ py::tuple plane_exact(const std::string& isa, const Bits& bits, const Bytes& blo
         const std::uint8_t* block = blocks.data() + b * layout.block_bytes();
         std::int64_t* out = sums.mutable_data() + b * kBlockRows;
         kernel::by_name(isa).planes.exact(layout, block, q.exact_tables(), out);
-        q.rescore(layout, block, out, ~0u, scores.mutable_data() + b * kBlockRows);
+        codec::score_block(kernel::by_name(isa).planes, layout, q, block, scores.mutable_data() + b * kBlockRows);
     }
     return py::make_tuple(sums, scores);
 }
@@ -235,7 +235,7 @@ py::tuple plane_topk(const std::string& isa, const Bits& bits, const Bytes& bloc
         const std::size_t step = tile == 0 ? nq : tile;
         for (std::size_t i = 0; i < nq; i += step) {
             const std::span<const PlaneQuery> part(queries.data() + i, std::min(step, nq - i));
-            codec::plane_topk(kernel::by_name(isa).planes, layout, blocks.data(),
+            codec::plane_topk(kernel::by_name(isa), layout, blocks.data(),
                               {first_row, n, allowed ? &mask : nullptr}, part, pools.data() + i);
         }
         for (std::size_t i = 0; i < nq; ++i) {

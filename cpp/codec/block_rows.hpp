@@ -18,6 +18,13 @@ public:
 
     std::size_t blocks() const { return (n_rows_ + kernel::kBlockRows - 1) / kernel::kBlockRows; }
 
+    // Blocks [begin, end), renumbered from 0.
+    BlockRows slice(std::size_t begin, std::size_t end) const {
+        const std::size_t first = begin * kernel::kBlockRows;
+        const std::size_t last = end * kernel::kBlockRows;
+        return {first_row_ + first, (last < n_rows_ ? last : n_rows_) - first, allowed_};
+    }
+
     std::uint32_t row(std::size_t block, std::size_t j) const {
         return static_cast<std::uint32_t>(first_row_ + block * kernel::kBlockRows + j);
     }

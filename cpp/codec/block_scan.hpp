@@ -4,11 +4,11 @@
 //
 // A Family gives the kernels their form:
 //   Query, Scan                        a prepared query, and what the kernel needs of it
-//   kTile                              queries per pass over the codes
+//   kTile, tile()                      queries per pass over the codes: at most, and here
 //   block_bytes()
 //   scan(blocks, n, scans, nq, mask)   first block with a surviving row, or n
+//   bound(query, threshold)            the Scan that drops rows below the threshold
 //   scores(block, query, rows, out)    exact scores of the rows whose bit is set
-// and query.with_threshold(t) gives the Scan that drops rows below t.
 #pragma once
 
 #include <algorithm>
@@ -40,7 +40,7 @@ void scan_tile(const Family& family, const std::uint8_t* blocks, const BlockRows
                std::span<const typename Family::Query> tile, TopK* pools) {
     const std::size_t block_bytes = family.block_bytes();
     typename Family::Scan scans[Family::kTile];
-    for (std::size_t i = 0; i < tile.size(); ++i) scans[i] = tile[i].with_threshold(pools[i].threshold());
+    for (std::size_t i = 0; i < tile.size(); ++i) scans[i] = family.bound(tile[i], pools[i].threshold());
     for (std::size_t b = 0; b < rows.blocks();) {
         const std::size_t stop = rows.run(b, rows.blocks());
         while (b < stop) {
@@ -51,7 +51,7 @@ void scan_tile(const Family& family, const std::uint8_t* blocks, const BlockRows
             for (std::size_t i = 0; i < tile.size(); ++i) {
                 if ((mask[i] & live) == 0) continue;
                 offer_rows(family, blocks + b * block_bytes, b, mask[i] & live, rows, tile[i], pools[i]);
-                scans[i] = tile[i].with_threshold(pools[i].threshold());
+                scans[i] = family.bound(tile[i], pools[i].threshold());
             }
             ++b;
         }
@@ -62,8 +62,9 @@ void scan_tile(const Family& family, const std::uint8_t* blocks, const BlockRows
 template <class Family>
 void block_topk(const Family& family, const std::uint8_t* blocks, const BlockRows& rows,
                 std::span<const typename Family::Query> queries, TopK* pools) {
-    for (std::size_t i = 0; i < queries.size(); i += Family::kTile) {
-        scan_tile(family, blocks, rows, queries.subspan(i, std::min(Family::kTile, queries.size() - i)), pools + i);
+    const std::size_t tile = family.tile();
+    for (std::size_t i = 0; i < queries.size(); i += tile) {
+        scan_tile(family, blocks, rows, queries.subspan(i, std::min(tile, queries.size() - i)), pools + i);
     }
 }
 

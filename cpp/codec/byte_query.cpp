@@ -28,11 +28,13 @@ struct ByteFamily {
     using Query = ByteQuery;
     using Scan = ByteScan;
     static constexpr std::size_t kTile = kByteTile;
+    std::size_t tile() const { return kernels.tile; }
 
     const ByteKernels& kernels;
     const ByteLayout& layout;
 
     std::size_t block_bytes() const { return layout.block_bytes(); }
+    ByteScan bound(const ByteQuery& query, float threshold) const { return query.with_threshold(threshold); }
     std::size_t scan(const std::uint8_t* blocks, std::size_t n, const ByteScan* scans, std::size_t nq,
                      std::uint32_t* mask) const {
         return kernels.scan(layout, blocks, n, scans, nq, mask);

@@ -2,14 +2,12 @@
 #include "codec/plane_query.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "core/error.hpp"
-#include "core/half.hpp"
 
 namespace residua::codec {
 
@@ -18,6 +16,9 @@ using namespace kernel;
 namespace {
 
 constexpr std::size_t kEntries = kStripBytes;
+
+// The step that brings the largest weight into the range of the scan of cells.
+constexpr int kCellStep = (kWeightMax + 1) / byte_coarse_max(8);
 
 // Share of a normal distribution above z.
 double normal_tail(double z) { return 0.5 * std::erfc(z * 0.70710678118654752); }
@@ -51,7 +52,8 @@ struct PlaneQuery::Strips {
     double sum_squares[kMaxPlanes] = {};   // of Q^2
 };
 
-PlaneQuery::PlaneQuery(const PlaneLayout& layout, std::span<const float> weights, float constant)
+PlaneQuery::PlaneQuery(const PlaneLayout& layout, std::span<const float> weights, float constant,
+                       WeightBits weight_bits)
     : constant_(constant) {
     const std::size_t dims = layout.groups[0] * kGroupDims;
     if (weights.size() > dims) {
@@ -59,28 +61,32 @@ PlaneQuery::PlaneQuery(const PlaneLayout& layout, std::span<const float> weights
                                           std::to_string(weights.size()) + " weights");
     }
     q_.assign(dims, 0);
-    quantize(weights);
+    quantize(weights, weight_bits);
     Strips strips;
     fill_tables(layout, strips);
     set_bounds(layout, strips);
+    set_cells(layout);
 }
 
-void PlaneQuery::quantize(std::span<const float> weights) {
+void PlaneQuery::quantize(std::span<const float> weights, WeightBits weight_bits) {
     float largest = 0.0f;
     for (float w : weights) {
         if (!std::isfinite(w)) throw Error(ErrorKind::non_finite, "a query weight is infinite or NaN");
         largest = std::max(largest, std::fabs(w));
     }
-    unit_ = largest / static_cast<float>(kWeightMax);
+    // Coarse weights are multiples of the step in which the scan of cells takes them, so it misses nothing.
+    const int multiple = weight_bits == WeightBits::twelve ? 1 : kCellStep;
+    const float limit = static_cast<float>(kWeightMax / multiple);
+    unit_ = largest / (limit * static_cast<float>(multiple));
     // Weights so small that the unit underflows cannot be told from zero.
     if (unit_ < std::numeric_limits<float>::min()) {
         unit_ = 0.0f;
         return;
     }
-    const float inverse = static_cast<float>(kWeightMax) / largest;
+    const float inverse = limit / largest;
     for (std::size_t i = 0; i < weights.size(); ++i) {
-        const float q = std::nearbyint(weights[i] * inverse);
-        q_[i] = static_cast<std::int16_t>(std::clamp(q, -float{kWeightMax}, float{kWeightMax}));
+        const float q = std::clamp(std::nearbyint(weights[i] * inverse), -limit, limit);
+        q_[i] = static_cast<std::int16_t>(static_cast<int>(q) * multiple);
     }
 }
 
@@ -149,7 +155,8 @@ void PlaneQuery::fill_tables(const PlaneLayout& layout, Strips& strips) {
             strips.sum_absolute[t] = absolute;
             strips.sum_squares[t] = squares;
             // N = 2 S - sum of Q (2^b - 1), and S = (kernel's sum) + sum over planes of 2^t * minima.
-            offset_ += (std::int64_t{1} << t) * (static_cast<std::int64_t>(sum) - 2 * shift);
+            sum_offset_ += static_cast<std::int64_t>(sum) << t;
+            table_offset_ += (static_cast<std::int64_t>(sum) - 2 * shift) * (std::int64_t{1} << t);
         }
     }
 }
@@ -222,30 +229,68 @@ void PlaneQuery::choose_checks(const PlaneLayout& layout, const double* slack, d
     for (std::uint32_t t = next[layout.planes]; t > 0; t = next[t]) scan_.check_planes |= 1u << t;
 }
 
+void PlaneQuery::set_cells(const PlaneLayout& layout) {
+    constexpr float kLimit = byte_coarse_max(8);
+    const auto coarse = [&](std::int16_t q, float inverse) {
+        return std::clamp(std::nearbyint(static_cast<float>(q) * inverse), -kLimit, kLimit);
+    };
+    std::vector<float> top(q_.size());
+    std::uint32_t bits = layout.planes;
+    for (std::size_t i = 0; i < q_.size(); ++i) {
+        while (i >= layout.groups[bits - 1] * kGroupDims) --bits;
+        top[i] = static_cast<float>((1u << bits) - 1);
+    }
+    // Smaller steps cut off the largest weights and round all the others less.
+    float step = 0, best = std::numeric_limits<float>::infinity();
+    for (float range : {1.0f, 0.75f, 0.55f, 0.4f, 0.3f}) {
+        const float trial = range * static_cast<float>(kCellStep), inverse = 1.0f / trial;
+        float variance = 0;
+        for (std::size_t i = 0; i < q_.size(); ++i) {
+            const float e = static_cast<float>(q_[i]) - trial * coarse(q_[i], inverse);
+            variance += e * e * (top[i] * (top[i] + 2));
+        }
+        if (variance >= best) break;
+        best = variance;
+        step = trial;
+    }
+    cells_.resize(q_.size());
+    double fixed = 0, worst = 0, variance = 0, magnitude = 0;
+    for (std::size_t i = 0; i < q_.size(); ++i) {
+        const float c = coarse(q_[i], 1.0f / step);
+        cells_[i] = static_cast<std::int8_t>(c);
+        const double t = static_cast<double>(top[i]), taken = static_cast<double>(step) * static_cast<double>(c);
+        const double e = static_cast<double>(q_[i]) - taken;
+        fixed += taken * t / 2;
+        worst += std::fabs(e) * t / 2;
+        variance += e * e * (t * (t + 2)) / 12;
+        magnitude += std::fabs(taken) * t;
+    }
+    const double slack = std::min(worst, std::sqrt(-2 * std::log(kMissProbability) * variance));
+    // The last term covers the rounding of unit * S + upper and of the estimate itself.
+    cell_scan_.unit = unit_ * step;
+    cell_scan_.upper = static_cast<float>(static_cast<double>(unit_) * (slack - fixed + 1e-6 * magnitude));
+}
+
+// The kernels bound scores without the constant. Its sum with the constant was rounded, by less than
+// the margin, so no row that reaches the threshold is dropped.
+float PlaneQuery::lowered(float threshold) const {
+    if (constant_ == 0.0f || std::isinf(threshold)) return threshold;
+    const float margin = 4 * std::numeric_limits<float>::epsilon() * (std::fabs(threshold) + std::fabs(constant_));
+    return threshold - constant_ - margin;
+}
+
 PlaneScan PlaneQuery::with_threshold(float threshold) const {
     PlaneScan scan = scan_;
     scan.coarse = coarse_.data();
-    // The kernel bounds scores without the constant. Its sum with the constant was rounded, by less
-    // than the margin, so no row that reaches the threshold is dropped.
-    const float margin = 4 * std::numeric_limits<float>::epsilon() * (std::fabs(threshold) + std::fabs(constant_));
-    scan.threshold = constant_ == 0.0f || std::isinf(threshold) ? threshold : threshold - constant_ - margin;
+    scan.threshold = lowered(threshold);
     return scan;
 }
 
-void PlaneQuery::rescore(const PlaneLayout& layout, const std::uint8_t* block, const std::int64_t* exact,
-                         std::uint32_t rows, float* out) const {
-    const std::uint8_t* add = block + layout.add_offset();
-    const std::uint8_t* scale = block + layout.scale_offset();
-    const float half_unit = 0.5f * unit_;
-    for (; rows != 0; rows &= rows - 1) {
-        const auto r = static_cast<std::size_t>(std::countr_zero(rows));
-        float a;
-        std::uint16_t f;
-        std::memcpy(&a, add + r * sizeof a, sizeof a);
-        std::memcpy(&f, scale + r * sizeof f, sizeof f);
-        const float inner = half_unit * static_cast<float>(2 * exact[r] - offset_);
-        out[r] = float_from_half(f) * inner + a + constant_;
-    }
+ByteScan PlaneQuery::cells_with_threshold(float threshold) const {
+    ByteScan scan = cell_scan_;
+    scan.coarse = cells_.data();
+    scan.threshold = lowered(threshold);
+    return scan;
 }
 
 }  // namespace residua::codec

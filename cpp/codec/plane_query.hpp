@@ -15,6 +15,8 @@
 // Bernstein's condition holds with M = max 2^p |e - mean|. With V the sum of all variances,
 //     P(missing part > mean + s) <= exp(-s^2 / (2 (V + M s / 3))),
 // and s is taken so that this is kMissProbability, but never above the worst case, which is certain.
+// The scan of cells (codec/plane_scan.cpp) takes weights C in steps of `step`, which miss Q by e; the
+// missing part is the sum of e (u - (2^b - 1) / 2), of two-point variables again, and is bounded likewise.
 // Real bits are neither fair nor independent. Codes of centred, rotated data come close; where they
 // deviate it is mostly on the safe side, because a row far in the tail in its coarse planes has, on
 // average, finer bits that pull it back. bench/kernels counts violations on real embeddings.
@@ -25,12 +27,17 @@
 #include <span>
 
 #include "core/aligned.hpp"
+#include "kernel/byte_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
 
 namespace residua::codec {
 
 // Bits per group of 32 dims, each 0 … kMaxPlanes and not increasing; groups without bits are left out.
 kernel::PlaneLayout plane_layout(std::span<const std::uint8_t> bits);
+
+// Of the integer weights, sign included. Seven bits are for queries that are codes themselves, which
+// hold no more, and make the scan of cells exact.
+enum class WeightBits : std::uint8_t { twelve, seven };
 
 class PlaneQuery {
 public:
@@ -39,36 +46,47 @@ public:
     // weights: one per dim of the groups that have bits, already multiplied by the dim's step; dims
     // past weights.size() count as zero.
     // constant: added to every score, so that pools compare and keep finished scores.
-    PlaneQuery(const kernel::PlaneLayout& layout, std::span<const float> weights, float constant = 0.0f);
+    PlaneQuery(const kernel::PlaneLayout& layout, std::span<const float> weights, float constant = 0.0f,
+               WeightBits weight_bits = WeightBits::twelve);
     PlaneQuery() = default;
 
     // What the scan needs to drop rows whose estimate is below the threshold.
     kernel::PlaneScan with_threshold(float threshold) const;
 
-    // Estimates out[r] of the given rows of a block (bit r set) from the output of the exact kernel.
-    void rescore(const kernel::PlaneLayout& layout, const std::uint8_t* block, const std::int64_t* exact,
-                 std::uint32_t rows, float* out) const;
+    // The same for the scan of cells.
+    kernel::ByteScan cells_with_threshold(float threshold) const;
+
+    // The estimate of a row from N.
+    float score(std::int64_t n, float add, float scale) const {
+        return scale * (0.5f * unit_ * static_cast<float>(n)) + add + constant_;
+    }
 
     const std::uint8_t* exact_tables() const { return exact_.data(); }
     float unit() const { return unit_; }                          // weight of a dim = unit * Q
     std::span<const std::int16_t> weights() const { return q_; }  // Q
-    std::int64_t offset() const { return offset_; }               // N = 2 * (exact kernel's sum) - offset
+    std::int64_t table_offset() const { return table_offset_; }   // N = 2 * (exact plane kernel's sum) - this
+    std::int64_t sum_offset() const { return sum_offset_; }       // N = 2 * S - this
 
 private:
     struct Strips;  // sums over strips that the bound needs
 
-    void quantize(std::span<const float> weights);
+    void quantize(std::span<const float> weights, WeightBits weight_bits);
     void fill_tables(const kernel::PlaneLayout& layout, Strips& strips);
     void set_bounds(const kernel::PlaneLayout& layout, const Strips& strips);
+    void set_cells(const kernel::PlaneLayout& layout);
+    float lowered(float threshold) const;
     void choose_checks(const kernel::PlaneLayout& layout, const double* slack, double deviation);
 
     AlignedVector<std::uint8_t> coarse_;
     AlignedVector<std::uint8_t> exact_;
     AlignedVector<std::int16_t> q_;
+    AlignedVector<std::int8_t> cells_;  // coarse weights of the scan of cells
     float unit_ = 0.0f;
     float constant_ = 0.0f;
-    std::int64_t offset_ = 0;
+    std::int64_t table_offset_ = 0;
+    std::int64_t sum_offset_ = 0;
     kernel::PlaneScan scan_{};
+    kernel::ByteScan cell_scan_{};
 };
 
 }  // namespace residua::codec

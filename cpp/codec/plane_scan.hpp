@@ -12,11 +12,12 @@
 #include "codec/block_rows.hpp"
 #include "codec/plane_query.hpp"
 #include "core/top_k.hpp"
+#include "kernel/table.hpp"
 
 namespace residua::codec {
 
 // Offers all `rows`, stored in `blocks`, to pools[i] for queries[i].
-void plane_topk(const kernel::PlaneKernels& kernels, const kernel::PlaneLayout& layout, const std::uint8_t* blocks,
+void plane_topk(const kernel::KernelTable& kernels, const kernel::PlaneLayout& layout, const std::uint8_t* blocks,
                 const BlockRows& rows, std::span<const PlaneQuery> queries, TopK* pools);
 
 // Exact scores of the kBlockRows rows of one block.

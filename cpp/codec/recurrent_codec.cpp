@@ -44,7 +44,7 @@ public:
 
     void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                std::size_t q_begin, std::size_t q_end, TopK* pools) const override {
-        plane_topk(kernel::active().planes, layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(),
+        plane_topk(kernel::active(), layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(),
                    {row_begin, row_end - row_begin, allowed}, std::span(queries_).subspan(q_begin, q_end - q_begin),
                    pools);
     }
@@ -299,6 +299,10 @@ void RecurrentCodec::unpack_row(const std::uint8_t* block, std::size_t row, std:
 }
 
 std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, int num_threads) const {
+    return prepare(queries, WeightBits::twelve, num_threads);
+}
+
+std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {
     std::vector<PlaneQuery> prepared(queries.rows);
     parallel_for(queries.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin;
@@ -320,7 +324,7 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, int num_thr
         for (std::size_t i = 0; i < n; ++i) {
             float* wi = w.data() + i * rows();
             for (std::size_t j = 0; j < rows(); ++j) wi[j] *= factor * p_.step[j];
-            prepared[begin + i] = PlaneQuery(layout_, {wi, rows()}, static_cast<float>(constant[i]));
+            prepared[begin + i] = PlaneQuery(layout_, {wi, rows()}, static_cast<float>(constant[i]), weight_bits);
         }
     });
     return std::make_unique<RecurrentScorer>(layout_, std::move(prepared));
@@ -330,7 +334,7 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare_codes(const std::uint8_t* codes,
                                                       int num_threads) const {
     std::vector<float> decoded(n * p_.dim);
     decode(codes, n, decoded.data(), num_threads);
-    return prepare({decoded.data(), n, p_.dim}, num_threads);
+    return prepare({decoded.data(), n, p_.dim}, WeightBits::seven, num_threads);
 }
 
 void RecurrentCodec::write(store::Writer& out) const {

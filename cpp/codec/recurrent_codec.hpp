@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "codec/codec.hpp"
+#include "codec/plane_query.hpp"
 #include "kernel/matmul.hpp"
 #include "kernel/plane_kernels.hpp"
 
@@ -65,6 +66,7 @@ public:
     const kernel::PlaneLayout& layout() const { return layout_; }
 
 private:
+    std::unique_ptr<Scorer> prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const;
     static constexpr std::size_t kScalarBytes = 6;  // float32 add, float16 f
 
     std::size_t rows() const { return p_.step.size(); }

@@ -25,7 +25,7 @@ namespace residua::kernel {
 
 inline constexpr std::size_t kByteRows = 32;
 inline constexpr std::size_t kCellBytes = 4;
-inline constexpr std::size_t kByteTile = 4;  // queries per pass over the codes
+inline constexpr std::size_t kByteTile = 8;  // most queries per pass over the codes
 inline constexpr int kFineMax = 32767;
 // Cells whose products fit 32-bit sums: 4 * 255 * 32767 each (8 bits), less at 4 bits.
 inline constexpr std::size_t kFineCells = 64;
@@ -55,7 +55,9 @@ struct ByteScan {
 };
 
 struct ByteKernels {
-    // Scans blocks [0, n_blocks) for 1 <= nq <= kByteTile queries and stops at the first block in which
+    std::size_t tile;  // queries per pass that suit the registers, at most kByteTile
+
+    // Scans blocks [0, n_blocks) for 1 <= nq <= tile queries and stops at the first block in which
     // some row of some query reaches its threshold. Returns its number (n_blocks when there is none);
     // mask[i] gets the rows of query i that do.
     std::size_t (*scan)(const ByteLayout& layout, const std::uint8_t* blocks, std::size_t n_blocks,

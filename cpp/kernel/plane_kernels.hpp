@@ -70,12 +70,19 @@ struct PlaneScan {
 };
 
 struct PlaneKernels {
+    // Planes per group, on average, from which scanning a batch in cells (expand) beats the tables.
+    float cells_from;
+
     // Row codes of `bytes` bytes (n <= 32 rows, `stride` bytes apart) to the strips of a block; missing
     // rows are zero.
     void (*pack)(std::size_t bytes, const std::uint8_t* rows, std::size_t stride, std::size_t n,
                  std::uint8_t* strips);
     // One row of a block back to its row code.
     void (*unpack)(std::size_t bytes, const std::uint8_t* strips, std::size_t row, std::uint8_t* code);
+
+    // The unsigned value of every dim of a block, a byte each, in the cells of a ByteLayout of 8 bits
+    // with 8 * groups[0] cells (kernel/byte_kernels.hpp).
+    void (*expand)(const PlaneLayout& layout, const std::uint8_t* strips, std::uint8_t* cells);
 
     // Scans blocks [0, n_blocks) for 1 <= nq <= kPlaneTile queries and stops at the first block in
     // which some row of some query survives. Returns its number (n_blocks when there is none);

@@ -81,13 +81,21 @@ std::size_t byte_scan_tile(const ByteLayout& layout, const std::uint8_t* blocks,
 template <int kBits>
 std::size_t byte_scan_bits(const ByteLayout& layout, const std::uint8_t* blocks, std::size_t n_blocks,
                            const ByteScan* queries, std::size_t nq, std::uint32_t* mask) {
-    static_assert(kByteTile == 4);
+    static_assert(kCellTile <= 8);
     switch (nq) {
         case 1: return byte_scan_tile<kBits, 1>(layout, blocks, n_blocks, queries, mask);
         case 2: return byte_scan_tile<kBits, 2>(layout, blocks, n_blocks, queries, mask);
         case 3: return byte_scan_tile<kBits, 3>(layout, blocks, n_blocks, queries, mask);
-        default: return byte_scan_tile<kBits, 4>(layout, blocks, n_blocks, queries, mask);
+        case 4: return byte_scan_tile<kBits, 4>(layout, blocks, n_blocks, queries, mask);
+        default: break;
     }
+    // What is left of a tile is padded with its last query.
+    ByteScan padded[kCellTile];
+    std::uint32_t found[kCellTile];
+    for (std::size_t i = 0; i < kCellTile; ++i) padded[i] = queries[i < nq ? i : nq - 1];
+    const std::size_t at = byte_scan_tile<kBits, kCellTile>(layout, blocks, n_blocks, padded, found);
+    for (std::size_t i = 0; i < nq; ++i) mask[i] = found[i];
+    return at;
 }
 
 inline std::size_t byte_scan_simd(const ByteLayout& layout, const std::uint8_t* blocks, std::size_t n_blocks,
@@ -143,7 +151,7 @@ inline void byte_decode_simd(const ByteLayout& layout, const std::uint8_t* code,
     byte_decode_from(layout, code, step, center, scale, whole, dim, out);
 }
 
-constexpr ByteKernels simd_byte_kernels() { return {byte_scan_simd, byte_exact_simd, byte_decode_simd}; }
+constexpr ByteKernels simd_byte_kernels() { return {kCellTile, byte_scan_simd, byte_exact_simd, byte_decode_simd}; }
 
 }  // namespace
 }  // namespace residua::kernel

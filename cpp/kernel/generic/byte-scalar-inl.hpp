@@ -88,7 +88,7 @@ inline void byte_decode_scalar(const ByteLayout& layout, const std::uint8_t* cod
     byte_decode_from(layout, code, step, center, scale, 0, dim, out);
 }
 
-constexpr ByteKernels scalar_byte_kernels() { return {byte_scan_scalar, byte_exact_scalar, byte_decode_scalar}; }
+constexpr ByteKernels scalar_byte_kernels() { return {4, byte_scan_scalar, byte_exact_scalar, byte_decode_scalar}; }
 
 }  // namespace
 }  // namespace residua::kernel

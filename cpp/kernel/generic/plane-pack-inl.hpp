@@ -3,12 +3,15 @@
 // stored row, far from any hot loop. Include from an ISA translation unit only.
 #pragma once
 
+#include <bit>
+#include <cstring>
+
 #include "kernel/plane_kernels.hpp"
 
 namespace residua::kernel {
 namespace {
 
-constexpr std::size_t kGroupCodeBytes = kGroupDims / 8;
+static_assert(std::endian::native == std::endian::little, "expand_planes writes bytes by words");
 
 inline void pack_planes(std::size_t bytes, const std::uint8_t* rows, std::size_t stride, std::size_t n,
                         std::uint8_t* strips) {
@@ -34,6 +37,28 @@ inline void unpack_planes(std::size_t bytes, const std::uint8_t* strips, std::si
         const unsigned high = (first[j] >> shift) & 0x0Fu;
         const unsigned low = (first[kStripBytes + j] >> shift) & 0x0Fu;
         code[b] = static_cast<std::uint8_t>((high << 4) | low);
+    }
+}
+
+// The bits of a nibble, first dim first, as the high bits of 4 bytes: the four shifted copies of x that
+// the product adds up do not overlap.
+inline std::uint32_t spread_nibble(std::uint32_t x) { return (x * 0x80402010u) & 0x80808080u; }
+
+inline void expand_planes(const PlaneLayout& layout, const std::uint8_t* strips, std::uint8_t* cells) {
+    const std::uint8_t* plane[kMaxPlanes] = {};
+    for (std::uint32_t t = layout.planes; t-- > 0; strips += layout.groups[t] * kGroupStrips * kStripBytes) {
+        plane[t] = strips;
+    }
+    for (std::size_t s = 0; s < layout.groups[0] * kGroupStrips; ++s, cells += kBlockRows * 4) {
+        std::uint32_t rows[kBlockRows] = {};
+        for (std::uint32_t t = 0; t < layout.planes && s < layout.groups[t] * kGroupStrips; ++t) {
+            const std::uint8_t* strip = plane[t] + s * kStripBytes;
+            for (std::size_t j = 0; j < kStripBytes; ++j) {
+                rows[j] |= spread_nibble(strip[j] & 15u) >> (7 - t);
+                rows[j + kStripBytes] |= spread_nibble(strip[j] >> 4) >> (7 - t);
+            }
+        }
+        std::memcpy(cells, rows, sizeof rows);
     }
 }
 

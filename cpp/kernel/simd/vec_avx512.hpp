@@ -125,6 +125,8 @@ namespace {
 using Bytes = __m512i;
 inline constexpr std::size_t kVecStrips = 4;
 
+inline constexpr float kCellsFrom = 2.0f;  // planes per group
+
 inline Bytes load_bytes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 inline void prefetch(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 inline Bytes low_nibbles(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
@@ -238,6 +240,7 @@ struct CellSums {
     __m512i v;
 };
 inline constexpr std::size_t kCellVecs = 2;
+inline constexpr std::size_t kCellTile = 8;  // 16 sums
 
 inline CellSums zero_sums() { return {_mm512_setzero_si512()}; }
 inline void store_sums(CellSums x, std::int32_t* out) { _mm512_storeu_si512(out, x.v); }
