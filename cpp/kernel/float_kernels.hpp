@@ -46,8 +46,8 @@ struct FloatKernels {
     void (*pack_panel_f16)(const std::uint16_t* x, std::size_t stride, std::size_t n, std::size_t d, float* panel);
 
     // out[i * out_stride + r] = sum_k q[i * q_stride + k] * panel[k * kPanelRows + r]
-    // for i < nq <= kTileQueries and all kPanelRows r. The sum runs over k in order, one fused or
-    // separate multiply-add per k, so a pair's result does not depend on the tile it stands in.
+    // for i < nq <= kTileQueries and all kPanelRows r. Every sum takes its k in the one order of
+    // its instruction set, so a pair's result does not depend on the tile it stands in.
     void (*gemm_panel)(const float* q, std::size_t q_stride, std::size_t nq, const float* panel, std::size_t d,
                        float* out, std::size_t out_stride);
 };

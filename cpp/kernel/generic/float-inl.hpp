@@ -160,26 +160,38 @@ void simd_pack_panel(const typename Row::Elem* x, std::size_t stride, std::size_
     }
 }
 
-// kTileQueries x kPanelRows sums stay in registers (6 x 2 on AVX2: 12 of 16).
+// Twelve sums stay in registers and hide the latency of the multiply-add: 6 queries by two vectors,
+// or on vectors of a whole panel row by two chains, the even and the odd k.
 template <std::size_t NQ>
 void gemm_tile(const float* q, std::size_t q_stride, const float* panel, std::size_t d, float* out,
                std::size_t out_stride) {
     constexpr std::size_t L = F32::kLanes;
     constexpr std::size_t V = kPanelRows / L;
-    F32 acc[NQ][V];
-    for (std::size_t i = 0; i < NQ; ++i) {
-        for (std::size_t v = 0; v < V; ++v) acc[i][v] = f32_zero();
+    constexpr std::size_t C = V == 1 ? 2 : 1;
+    F32 acc[C][NQ][V];
+    for (auto& chain : acc) {
+        for (auto& row : chain) {
+            for (F32& sum : row) sum = f32_zero();
+        }
     }
-    for (std::size_t k = 0; k < d; ++k) {
+    const auto step = [&](std::size_t k, F32(&sums)[NQ][V]) {
         F32 b[V];
         for (std::size_t v = 0; v < V; ++v) b[v] = f32_load(panel + k * kPanelRows + v * L);
         for (std::size_t i = 0; i < NQ; ++i) {
             const F32 a = f32_set(q[i * q_stride + k]);
-            for (std::size_t v = 0; v < V; ++v) acc[i][v] = f32_fma(a, b[v], acc[i][v]);
+            for (std::size_t v = 0; v < V; ++v) sums[i][v] = f32_fma(a, b[v], sums[i][v]);
         }
+    };
+    std::size_t k = 0;
+    for (; k + C <= d; k += C) {
+        for (std::size_t c = 0; c < C; ++c) step(k + c, acc[c]);
     }
+    if (k < d) step(k, acc[0]);
     for (std::size_t i = 0; i < NQ; ++i) {
-        for (std::size_t v = 0; v < V; ++v) f32_store(out + i * out_stride + v * L, acc[i][v]);
+        for (std::size_t v = 0; v < V; ++v) {
+            const F32 sum = C == 1 ? acc[0][i][v] : f32_add(acc[0][i][v], acc[C - 1][i][v]);
+            f32_store(out + i * out_stride + v * L, sum);
+        }
     }
 }
 
