@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+import ml_dtypes
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,15 +75,17 @@ def test_sign_codes(x: np.ndarray, metric: str) -> None:
 
 
 @FAST
-@given(x=matrices(limit=6e4), half=st.booleans(), metric=METRICS)
-def test_float_codes(x: np.ndarray, half: bool, metric: str) -> None:
-    codec = rz.FloatCodec(x.shape[1], "float16" if half else "float32").fit(x, metric=metric)
+@given(x=matrices(limit=6e4), dtype=st.sampled_from(["float32", "float16", "bfloat16"]), metric=METRICS)
+def test_float_codes(x: np.ndarray, dtype: str, metric: str) -> None:
+    codec = rz.FloatCodec(x.shape[1], dtype).fit(x, metric=metric)
     codes = codec.encode(x)
     decoded = codec.decode(codes)
     wanted = x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) if metric == "cosine" else x
-    if half:
-        np.testing.assert_array_equal(decoded, decoded.astype(np.float16).astype(np.float32))
-        np.testing.assert_allclose(decoded, wanted, rtol=1e-3, atol=1e-7)
+    if dtype != "float32":
+        half = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
+        np.testing.assert_array_equal(decoded, decoded.astype(half).astype(np.float32))
+        rtol, atol = (1e-3, 1e-7) if dtype == "float16" else (4e-3, 1e-12)
+        np.testing.assert_allclose(decoded, wanted, rtol=rtol, atol=atol)
     else:
         np.testing.assert_allclose(decoded, wanted, rtol=1e-6, atol=1e-12)
     np.testing.assert_array_equal(round_trip(codec).encode(x), codes)

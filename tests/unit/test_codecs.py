@@ -19,6 +19,7 @@ RECURRENT_BITS = (0.5, 1, 1.5, 2, 4, 8)
 CODECS = {
     "float32": lambda dim: rz.FloatCodec(dim),
     "float16": lambda dim: rz.FloatCodec(dim, "float16"),
+    "bfloat16": lambda dim: rz.FloatCodec(dim, "bfloat16"),
     "binary": lambda dim: rz.BinaryCodec(dim),
     **{f"rb{b:g}": lambda dim, b=b: rz.RecurrentBinaryCodec(dim, b) for b in RECURRENT_BITS},
 }
@@ -131,7 +132,7 @@ def test_saved_and_loaded(name: str, dim: int, metric: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dim", DIMS)
 def test_scores_of_float_and_sign_codes_are_the_metric_of_what_they_decode_to(dim: int, metric: str) -> None:
-    for name, tolerance in [("float32", 1e-5), ("float16", 1e-5), ("binary", 0.02)]:
+    for name, tolerance in [("float32", 1e-5), ("float16", 1e-5), ("bfloat16", 1e-5), ("binary", 0.02)]:
         codec, _, q, codes = trained(name, dim, metric)
         decoded = codec.decode(codes)
         queries = unit(q) if metric == "cosine" else q
@@ -220,7 +221,7 @@ def test_sign_codes_are_packbits_row_by_row(dim: int) -> None:
 @pytest.mark.parametrize("dim", DIMS)
 def test_float_codes_decode_to_the_vectors(dim: int) -> None:
     for metric in METRICS:
-        for name, tolerance in [("float32", 2e-7), ("float16", 1e-3)]:
+        for name, tolerance in [("float32", 2e-7), ("float16", 1e-3), ("bfloat16", 4e-3)]:
             codec, x, _, codes = trained(name, dim, metric)
             wanted = unit(x) if metric == "cosine" else x
             np.testing.assert_allclose(codec.decode(codes), wanted, rtol=tolerance, atol=tolerance / 10)
@@ -363,7 +364,7 @@ def test_queries_at_fit_shape_the_code() -> None:
 def test_a_fingerprint_tells_codecs_apart() -> None:
     x = vectors(200, 33, 13)
     codecs = [
-        *(rz.FloatCodec(33, t).fit(x, metric=m) for t in ("float32", "float16") for m in METRICS),
+        *(rz.FloatCodec(33, t).fit(x, metric=m) for t in ("float32", "float16", "bfloat16") for m in METRICS),
         *(rz.BinaryCodec(33).fit(x, metric=m) for m in METRICS),
         *(rz.RecurrentBinaryCodec(33, b).fit(x, metric=m) for b in (1, 2) for m in METRICS),
         rz.RecurrentBinaryCodec(33, 1).fit(x[:150]),
@@ -401,7 +402,6 @@ def test_progress_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_not_in_this_version_says_so() -> None:
     for make in (
-        lambda: rz.FloatCodec(8, "bfloat16"),
         lambda: rz.BinaryCodec(8, rotation="itq"),
         lambda: rz.RecurrentBinaryCodec(2049, 1),
     ):

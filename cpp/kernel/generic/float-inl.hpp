@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernel/float_kernels.hpp"
+#include "kernel/generic/bf16-inl.hpp"
 
 namespace residua::kernel {
 namespace {
@@ -17,6 +18,11 @@ struct RowF16 {
     using Elem = std::uint16_t;
     static F32 load(const Elem* p) { return f32_load_f16(p); }
     static F32 load_n(const Elem* p, std::size_t n) { return f32_load_f16_n(p, n); }
+};
+struct RowBf16 {
+    using Elem = std::uint16_t;
+    static F32 load(const Elem* p) { return f32_load_bf16(p); }
+    static F32 load_n(const Elem* p, std::size_t n) { return f32_load_bf16_n(p, n); }
 };
 struct RowI8 {
     using Elem = std::int8_t;
@@ -211,20 +217,27 @@ constexpr FloatKernels simd_float_kernels() {
     return {
         .dot_f32 = simd_dot<RowF32>,
         .dot_f16 = simd_dot<RowF16>,
+        .dot_bf16 = simd_dot<RowBf16>,
         .dot_i8 = simd_dot<RowI8>,
         .l2_f32 = simd_l2<RowF32>,
         .l2_f16 = simd_l2<RowF16>,
+        .l2_bf16 = simd_l2<RowBf16>,
         .l2_i8 = simd_l2_i8,
         .exact_dot_f32 = simd_exact_dot<RowF32>,
         .exact_dot_f16 = simd_exact_dot<RowF16>,
+        .exact_dot_bf16 = simd_exact_dot<RowBf16>,
         .exact_dot_i8 = simd_exact_dot<RowI8>,
         .exact_l2_f32 = simd_exact_l2<RowF32>,
         .exact_l2_f16 = simd_exact_l2<RowF16>,
+        .exact_l2_bf16 = simd_exact_l2<RowBf16>,
         .exact_l2_i8 = simd_exact_l2_i8,
         .f16_to_f32 = simd_f16_to_f32,
         .f32_to_f16 = simd_f32_to_f16,
+        .bf16_to_f32 = convert_bf16_to_f32,
+        .f32_to_bf16 = convert_f32_to_bf16,
         .pack_panel_f32 = simd_pack_panel<RowF32>,
         .pack_panel_f16 = simd_pack_panel<RowF16>,
+        .pack_panel_bf16 = simd_pack_panel<RowBf16>,
         .gemm_panel = simd_gemm_panel,
     };
 }
