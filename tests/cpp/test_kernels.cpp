@@ -367,3 +367,53 @@ TEST_CASE("plane kernels agree with the scalar ones") {
         }
     }
 }
+
+TEST_CASE("byte kernels agree with the scalar ones") {
+    const ByteKernels& reference = by_name("scalar").bytes;
+    constexpr std::size_t kBlocks = 6;
+    for (const int bits : {8, 4}) {
+        CAPTURE(bits);
+        for (std::size_t cells = 1; cells <= 200; cells += 1 + cells / 20) {
+            CAPTURE(cells);
+            const ByteLayout layout{cells, bits};
+            const auto random = bytes<std::uint8_t>(kBlocks * layout.block_bytes());
+            AlignedVector<std::uint8_t> blocks(random.begin(), random.end());
+            for (std::size_t b = 0; b < kBlocks; ++b) {
+                auto factors = normals(2 * kByteRows);
+                for (std::size_t r = 0; r < kByteRows; ++r) factors[kByteRows + r] = std::fabs(factors[kByteRows + r]);
+                std::memcpy(blocks.data() + b * layout.block_bytes() + layout.add_offset(), factors.data(),
+                            factors.size() * sizeof(float));
+            }
+            auto coarse = bytes<std::int8_t>(kByteTile * layout.dims());
+            for (std::int8_t& w : coarse) w = static_cast<std::int8_t>(w % (byte_coarse_max(bits) + 1));
+            coarse[0] = static_cast<std::int8_t>(byte_coarse_max(bits));
+            std::vector<std::int16_t> fine(layout.dims());
+            for (std::int16_t& w : fine) w = static_cast<std::int16_t>(static_cast<int>(rng()() % 65535) - kFineMax);
+            const auto step = normals(layout.dims()), center = normals(layout.dims());
+            for (const KernelTable* table : available()) {
+                CAPTURE(table->name);
+                for (std::size_t nq = 1; nq <= kByteTile; ++nq) {
+                    for (const float threshold : {-1e30f, 1.0f, 3.0f, 1e30f}) {
+                        ByteScan scans[kByteTile];
+                        for (std::size_t i = 0; i < nq; ++i) {
+                            scans[i] = {coarse.data() + i * layout.dims(), 1e-3f, 0.1f, threshold};
+                        }
+                        std::uint32_t mask[2][kByteTile] = {};
+                        const std::size_t at = reference.scan(layout, blocks.data(), kBlocks, scans, nq, mask[0]);
+                        REQUIRE(table->bytes.scan(layout, blocks.data(), kBlocks, scans, nq, mask[1]) == at);
+                        if (at < kBlocks) REQUIRE(std::memcmp(mask[0], mask[1], sizeof mask[0]) == 0);
+                    }
+                }
+                std::int64_t sums[2][kByteRows];
+                reference.exact(layout, blocks.data(), fine.data(), sums[0]);
+                table->bytes.exact(layout, blocks.data(), fine.data(), sums[1]);
+                REQUIRE(std::memcmp(sums[0], sums[1], sizeof sums[0]) == 0);
+                std::vector<float> out[2] = {std::vector<float>(layout.dims()), std::vector<float>(layout.dims())};
+                const std::size_t dim = layout.dims() - cells % 4;
+                reference.decode(layout, blocks.data(), step.data(), center.data(), 0.7f, dim, out[0].data());
+                table->bytes.decode(layout, blocks.data(), step.data(), center.data(), 0.7f, dim, out[1].data());
+                REQUIRE(std::memcmp(out[0].data(), out[1].data(), dim * sizeof(float)) == 0);
+            }
+        }
+    }
+}

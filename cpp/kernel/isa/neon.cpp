@@ -4,6 +4,7 @@
 #include "kernel/simd/vec_neon.hpp"
 
 #include "kernel/generic/bit-inl.hpp"
+#include "kernel/generic/byte-inl.hpp"
 #include "kernel/generic/float-inl.hpp"
 #include "kernel/generic/plane-inl.hpp"
 #include "kernel/table.hpp"
@@ -11,7 +12,8 @@
 namespace residua::kernel {
 namespace {
 
-constexpr KernelTable kTable{"neon", simd_float_kernels(), simd_bit_kernels(), simd_plane_kernels()};
+constexpr KernelTable kTable{"neon", simd_float_kernels(), simd_bit_kernels(), simd_plane_kernels(),
+                             simd_byte_kernels()};
 
 }  // namespace
 

@@ -68,6 +68,7 @@ inline F32 f32_load_i8_n(const std::int8_t* p, std::size_t n) { return f32_load_
 
 inline F32 f32_add(F32 a, F32 b) { return {vaddq_f32(a.v, b.v)}; }
 inline F32 f32_sub(F32 a, F32 b) { return {vsubq_f32(a.v, b.v)}; }
+inline F32 f32_mul(F32 a, F32 b) { return {vmulq_f32(a.v, b.v)}; }
 inline F32 f32_fma(F32 a, F32 b, F32 c) { return {vfmaq_f32(c.v, a.v, b.v)}; }   // a * b + c
 inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {vfmsq_f32(c.v, a.v, b.v)}; }  // c - a * b
 
@@ -212,6 +213,73 @@ inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit
     std::uint32_t mask = 0;
     for (int i = 0; i < 8; ++i) mask |= lane_mask(vcleq_s32(vld1q_s32(values + 4 * i), l)) << (4 * i);
     return mask;
+}
+
+// scalar codes (kernel/byte_kernels.hpp)
+
+// 32-bit sums of 4 rows, a cell of 4 bytes each.
+struct CellSums {
+    int32x4_t v;
+};
+inline constexpr std::size_t kCellVecs = 2;
+
+inline CellSums zero_sums() { return {vdupq_n_s32(0)}; }
+inline void store_sums(CellSums x, std::int32_t* out) { vst1q_s32(out, x.v); }
+inline Bytes spread_cell(const std::int8_t* w) {
+    std::uint32_t cell;
+    __builtin_memcpy(&cell, w, sizeof cell);
+    return vreinterpretq_u8_u32(vdupq_n_u32(cell));
+}
+// sum += codes (unsigned) * weights (signed), by cells; a pair of products fits 16 bits.
+inline CellSums add_cells(CellSums sum, Bytes codes, Bytes weights) {
+    const int8x16_t w = vreinterpretq_s8_u8(weights);
+    const int16x8_t low =
+        vmulq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes))), vmovl_s8(vget_low_s8(w)));
+    const int16x8_t high = vmulq_s16(vreinterpretq_s16_u16(vmovl_high_u8(codes)), vmovl_high_s8(w));
+    return {vpadalq_s16(sum.v, vpaddq_s16(low, high))};
+}
+// The same for two cells of codes up to 15, whose products fit 16 bits together.
+inline CellSums add_nibble_cells(CellSums sum, Bytes low, Bytes low_weights, Bytes high, Bytes high_weights) {
+    const int8x16_t x = vreinterpretq_s8_u8(low), wx = vreinterpretq_s8_u8(low_weights);
+    const int8x16_t y = vreinterpretq_s8_u8(high), wy = vreinterpretq_s8_u8(high_weights);
+    const int16x8_t first = vmlal_s8(vmull_s8(vget_low_s8(x), vget_low_s8(wx)), vget_low_s8(y), vget_low_s8(wy));
+    const int16x8_t second = vmlal_high_s8(vmull_high_s8(x, wx), y, wy);
+    return {vpadalq_s16(sum.v, vpaddq_s16(first, second))};
+}
+// sum += codes * weights, of 16 bits, by cells.
+inline CellSums add_fine_cells(CellSums sum, Bytes codes, const std::int16_t* w) {
+    const int16x4_t four = vld1_s16(w);
+    const int16x8_t eight = vcombine_s16(four, four);
+    const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes)));
+    const int16x8_t high = vreinterpretq_s16_u16(vmovl_high_u8(codes));
+    const int32x4_t rows01 = vpaddq_s32(vmull_s16(vget_low_s16(low), four), vmull_high_s16(low, eight));
+    const int32x4_t rows23 = vpaddq_s32(vmull_s16(vget_low_s16(high), four), vmull_high_s16(high, eight));
+    return {vaddq_s32(sum.v, vpaddq_s32(rows01, rows23))};
+}
+// Bit r is set when  add[r] + scale[r] * (unit * sums[r] + upper) >= threshold; `add` and `scale` point
+// to float32.
+inline std::uint32_t cells_reaching(CellSums sums, float unit, float upper, const std::uint8_t* add,
+                                    const std::uint8_t* scale, float threshold) {
+    const float32x4_t inner = vaddq_f32(vmulq_f32(vdupq_n_f32(unit), vcvtq_f32_s32(sums.v)), vdupq_n_f32(upper));
+    const float32x4_t f = vreinterpretq_f32_u8(vld1q_u8(scale)), a = vreinterpretq_f32_u8(vld1q_u8(add));
+    return lane_mask(vcgeq_f32(vaddq_f32(vmulq_f32(f, inner), a), vdupq_n_f32(threshold)));
+}
+
+// Codes as floats, kUnpackDims at a time.
+inline constexpr std::size_t kUnpackDims = 16;
+
+inline void unpack_bytes(uint8x16_t x, F32 (&out)[4]) {
+    const uint16x8_t low = vmovl_u8(vget_low_u8(x)), high = vmovl_high_u8(x);
+    out[0].v = vcvtq_f32_u32(vmovl_u16(vget_low_u16(low)));
+    out[1].v = vcvtq_f32_u32(vmovl_high_u16(low));
+    out[2].v = vcvtq_f32_u32(vmovl_u16(vget_low_u16(high)));
+    out[3].v = vcvtq_f32_u32(vmovl_high_u16(high));
+}
+inline void unpack_bytes(const std::uint8_t* p, F32 (&out)[4]) { unpack_bytes(vld1q_u8(p), out); }
+inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[4]) {
+    const uint8x8_t x = vld1_u8(p);
+    const uint8x8_t low = vand_u8(x, vdup_n_u8(15)), high = vshr_n_u8(x, 4);
+    unpack_bytes(vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high)), out);
 }
 
 }  // namespace
