@@ -59,6 +59,27 @@ def hamming_topk(
     isa: str, queries: ByteArray, blocks: ByteArray, n: int, k: int
 ) -> tuple[_Int32s, IntArray]: ...
 
+# Bytes: codes of 8 or 4 bits per dim, dims filled up to whole cells.
+byte_tile: Final[int]
+
+def byte_pack(bits: int, codes: ByteArray, add: FloatArray, scale: FloatArray) -> ByteArray: ...
+def byte_query(bits: int, dim: int, weights: FloatArray) -> dict[str, Any]: ...
+def byte_scan(
+    isa: str,
+    bits: int,
+    dim: int,
+    blocks: ByteArray,
+    weights: FloatArray,
+    thresholds: Sequence[float] | FloatArray,
+    first_block: int = 0,
+) -> tuple[int, list[int]]: ...
+def byte_exact(
+    isa: str, bits: int, dim: int, blocks: ByteArray, weights: FloatArray
+) -> tuple[IntArray, FloatArray]: ...
+def byte_decode(
+    isa: str, bits: int, codes: ByteArray, step: FloatArray, center: FloatArray, scale: FloatArray
+) -> FloatArray: ...
+
 # Planes. `bits` holds the bits of every group of 32 dims.
 plane_tile: Final[int]
 
