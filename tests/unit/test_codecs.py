@@ -21,6 +21,8 @@ CODECS = {
     "float16": lambda dim: rz.FloatCodec(dim, "float16"),
     "bfloat16": lambda dim: rz.FloatCodec(dim, "bfloat16"),
     "binary": lambda dim: rz.BinaryCodec(dim),
+    "scalar8": lambda dim: rz.ScalarCodec(dim, 8),
+    "scalar4": lambda dim: rz.ScalarCodec(dim, 4),
     **{f"rb{b:g}": lambda dim, b=b: rz.RecurrentBinaryCodec(dim, b) for b in RECURRENT_BITS},
 }
 
@@ -66,7 +68,7 @@ suite = pytest.mark.parametrize(
 )
 large = pytest.mark.parametrize(
     ("name", "dim", "metric"),
-    [(c, d, m) for c in ("float16", "binary", "rb2") for d, m in
+    [(c, d, m) for c in ("float16", "binary", "scalar4", "scalar8", "rb2") for d, m in
      ((384, "l2"), (768, "ip"), (769, "l2"))] + [("rb0.5", 2048, "cosine")],
 )  # fmt: skip
 
@@ -262,8 +264,9 @@ def test_a_second_fit_is_an_error(name: str) -> None:
     assert (codec.fingerprint, codec.metric) == (before, "ip")
 
 
-def test_an_untrained_codec_says_so(tmp_path: Path) -> None:
-    codec = rz.RecurrentBinaryCodec(33, 2)
+@pytest.mark.parametrize("name", ["rb2", "scalar4"])
+def test_an_untrained_codec_says_so(name: str, tmp_path: Path) -> None:
+    codec = CODECS[name](33)
     x = vectors(3, 33, 5)
     codes = np.zeros((3, codec.code_bytes), np.uint8)
     assert not codec.is_trained
@@ -302,7 +305,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", DEGENERATE)
-@pytest.mark.parametrize("name", ["binary", "rb0.5", "rb1.5", "rb4", "rb8"])
+@pytest.mark.parametrize("name", ["binary", "scalar4", "scalar8", "rb0.5", "rb1.5", "rb4", "rb8"])
 def test_degenerate_data(name: str, kind: str, metric: str, tmp_path: Path) -> None:
     for dim in (1, 7, 65):
         x = DEGENERATE[kind](dim)
@@ -312,7 +315,7 @@ def test_degenerate_data(name: str, kind: str, metric: str, tmp_path: Path) -> N
         assert np.isfinite(decoded).all()
         assert np.isfinite(codec.scores(x[:5], codes)).all()
         assert np.isfinite(codec.symmetric_scores(codes[:5], codes)).all()
-        if name == "rb8" and kind not in ("heavy tails", "one outlier"):
+        if name in ("rb8", "scalar8") and kind not in ("heavy tails", "one outlier"):
             wanted = unit(x) if metric == "cosine" else x
             assert np.abs(decoded - wanted).max() <= 0.05 * np.abs(wanted).max()
         other = vectors(4, dim, 8)  # nothing like the sample
@@ -368,6 +371,7 @@ def test_a_fingerprint_tells_codecs_apart() -> None:
         *(rz.BinaryCodec(33).fit(x, metric=m) for m in METRICS),
         *(rz.RecurrentBinaryCodec(33, b).fit(x, metric=m) for b in (1, 2) for m in METRICS),
         rz.RecurrentBinaryCodec(33, 1).fit(x[:150]),
+        *(rz.ScalarCodec(33, b).fit(x, metric=m) for b in (4, 8) for m in METRICS),
         rz.FloatCodec(34),
         rz.BinaryCodec(34),
     ]
