@@ -28,7 +28,7 @@ EmbeddingTable::EmbeddingTable(std::shared_ptr<const codec::Codec> codec, ConstM
                                           std::to_string(codec_->dim()));
     }
     AlignedVector<std::uint8_t> codes(rows_ * codec_->code_bytes());
-    codec_->encode(vectors, codes.data(), num_threads, codec::Effort::fast);
+    codec_->encode(vectors, codes.data(), num_threads, codec::Effort::rounded);
     codes_ = store::SharedArray<std::uint8_t>(std::move(codes));
 }
 

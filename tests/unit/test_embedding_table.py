@@ -198,5 +198,5 @@ def test_a_file_whose_rows_do_not_fit_its_codes(tmp_path: Path) -> None:
         writer.put_int("rows", rows)
         writer.put("codes", good.section("codes"))
         writer.write_file(str(tmp_path / "bad"))
-        with pytest.raises(CorruptFileError, match="codes|rows"):
+        with pytest.raises(CorruptFileError, match=r"codes|rows"):
             rz.load(tmp_path / "bad")

@@ -176,8 +176,9 @@ def test_an_index_waits_for_its_codec(tmp_path: Path) -> None:
 
 
 def test_refused() -> None:
-    for bits, error in ((2, InvalidValueError), (5, InvalidValueError), (16, InvalidValueError),
-                        (8.0, InvalidTypeError), ("8", InvalidTypeError), (True, InvalidTypeError)):  # fmt: skip
+    wrong = [(2, InvalidValueError), (5, InvalidValueError), (16, InvalidValueError)]
+    wrong += [(8.0, InvalidTypeError), ("8", InvalidTypeError), (True, InvalidTypeError)]
+    for bits, error in wrong:
         with pytest.raises(error, match="bits must be"):
             rz.ScalarCodec(4, bits)
     codec = rz.ScalarCodec(4)
