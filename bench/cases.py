@@ -20,7 +20,7 @@ else:
 
 __all__ = ["KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
 
-KINDS = ("recall", "sdc", "rerank", "scan", "single_query", "encode_fit", "threads", "import")
+KINDS = ("recall", "sdc", "rerank", "scan", "single_query", "encode_fit", "threads", "import", "table")
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(

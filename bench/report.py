@@ -28,6 +28,8 @@ _COLUMNS = (
     ("queries_per_second_2", "queries/s, 2 threads", "{:,.0f}"),
     ("encoded_vectors_per_second", "encode vectors/s", "{:,.0f}"),
     ("fit_seconds", "fit s", "{:.2f}"),
+    ("random_gb_per_second", "GB/s, random rows", "{:.2f}"),
+    ("ordered_gb_per_second", "GB/s, rows in order", "{:.2f}"),
     ("import_seconds", "import s", "{:.3f}"),
     ("process_seconds", "whole process s", "{:.3f}"),
 )

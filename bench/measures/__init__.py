@@ -9,6 +9,7 @@ from bench.measures.importing import measure_import
 from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
 from bench.measures.session import Outcome, Session
 from bench.measures.speed import measure_encode_fit, measure_scan, measure_single_query, measure_threads
+from bench.measures.table import measure_table
 
 __all__ = ["MEASURES", "Outcome", "Session"]
 
@@ -21,4 +22,5 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "encode_fit": measure_encode_fit,
     "threads": measure_threads,
     "import": measure_import,
+    "table": measure_table,
 }

@@ -10,7 +10,7 @@ from typing import Any
 from bench.cases import Case, Spec
 from bench.datasets import BenchData
 from bench.environment import usable_cpus
-from bench.runners.base import Engine, Runner, UnusableSpecError
+from bench.runners.base import Engine, RowReader, Runner, UnusableSpecError
 from bench.stats import Spread
 
 __all__ = ["Outcome", "Session"]
@@ -69,7 +69,7 @@ class Session:
         self.skip(spec, reason)
         return None
 
-    def row(self, engine: Engine, **measured: Any) -> dict[str, Any]:
+    def row(self, engine: Engine | RowReader, **measured: Any) -> dict[str, Any]:
         """Record one measured configuration; a `Spread` becomes a dictionary of its parts."""
         row: dict[str, Any] = {
             "engine": engine.name,

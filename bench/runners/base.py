@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy.typing as npt
 from bench.cases import Spec
 from bench.datasets import BenchData
 
-__all__ = ["Engine", "Runner", "UnusableSpecError"]
+__all__ = ["Engine", "RowReader", "Runner", "UnusableSpecError"]
 
 
 class UnusableSpecError(Exception):
@@ -38,6 +40,17 @@ class Engine(Protocol):
     def encode(self, vectors: npt.NDArray[np.float32], threads: int) -> object: ...
 
 
+@dataclass(frozen=True)
+class RowReader:
+    """Vectors kept in some form, and how rows are read back from it; only `read` is timed."""
+
+    name: str
+    family: str
+    label: str
+    bytes_per_vector: float
+    read: Callable[[npt.NDArray[np.int64], int], npt.NDArray[np.float32]]
+
+
 class Runner(Protocol):
     name: str
 
@@ -48,3 +61,6 @@ class Runner(Protocol):
 
     def fit(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> None:
         """Train the codec of `spec` and nothing else: what the fit measurements time."""
+
+    def reader(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> RowReader:
+        """The rows of `data.base` in the codes of `spec`."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from bench.cases import Spec, expand_factory
 from bench.datasets import BenchData
-from bench.runners.base import UnusableSpecError
+from bench.runners.base import RowReader, UnusableSpecError
 
 __all__ = ["FaissRunner"]
 
@@ -157,6 +157,21 @@ class FaissRunner:
         index = _make(faiss, data, spec, expand_factory(spec.options["factory"], data.dim))
         rows = data.base[: spec.options.get("train_rows")]
         index.train(_unit(rows) if data.metric == "cosine" else rows)
+
+    def reader(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> RowReader:
+        faiss = importlib.import_module("faiss")
+        faiss.omp_set_num_threads(threads)
+        factory = expand_factory(spec.options["factory"], data.dim)
+        index = _make(faiss, data, spec, factory)
+        if not index.is_trained:
+            index.train(data.base[: spec.options.get("train_rows")])
+        codes = index.sa_encode(data.base)
+
+        def read(rows: npt.NDArray[np.int64], threads: int) -> npt.NDArray[np.float32]:
+            faiss.omp_set_num_threads(threads)
+            return np.asarray(index.sa_decode(codes[rows]), dtype=np.float32)
+
+        return RowReader("faiss", family_of(factory), factory, float(codes.shape[1]), read)
 
     def build(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> _FloatEngine | _BinaryEngine:
         faiss = importlib.import_module("faiss")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from bench.cases import Spec
 from bench.datasets import BenchData
-from bench.runners.base import UnusableSpecError
+from bench.runners.base import RowReader, UnusableSpecError
 
 __all__ = ["OursEngine", "OursRunner"]
 
@@ -87,13 +87,21 @@ class OursRunner:
             return None
         if kind == "recurrent":
             codec = rz.RecurrentBinaryCodec(data.dim, bits=options.get("bits", 2.0), seed=seed)
+        elif kind == "scalar":
+            codec = rz.ScalarCodec(data.dim, bits=options.get("bits", 8), seed=seed)
+        elif kind == "float16":
+            codec = rz.FloatCodec(data.dim, "float16")
         elif kind == "binary":
             per_dim = options.get("code_bits")
             bits = None if per_dim is None else int(per_dim * data.dim)
             codec = rz.BinaryCodec(data.dim, bits=bits, rotation=options.get("rotation", "none"), seed=seed)
         else:
-            raise UnusableSpecError(f"codec {kind!r} is not known; known are float32, recurrent, binary")
-        if not codec.is_trained:
+            raise UnusableSpecError(
+                f"codec {kind!r} is not known; known are float32, float16, scalar, recurrent, binary"
+            )
+        if kind == "float16":
+            codec.fit(data.base[:1], metric=data.metric)
+        elif not codec.is_trained:
             if options.get("fit_queries") and data.train_queries is None:
                 raise UnusableSpecError(f"{data.name} has no train_queries.npy")
             queries = data.train_queries if options.get("fit_queries") else None
@@ -106,6 +114,19 @@ class OursRunner:
     def build(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> OursEngine:
         codec, fit_seconds = self._fitted(data, spec, threads, seed)
         return OursEngine(data, spec, codec, fit_seconds, threads)
+
+    def reader(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> RowReader:
+        """An EmbeddingTable; for codec float32 NumPy's own `take`."""
+        label, family = _label(spec), spec.options["codec"]
+        if family == "float32":
+            base, size = data.base, 4.0 * data.dim
+            return RowReader("numpy", family, "np.take", size, lambda rows, _: np.take(base, rows, axis=0))
+        rz = importlib.import_module("residua")
+        codec = self._codec(data, spec, threads, seed)
+        table = rz.EmbeddingTable(data.base, codec, num_threads=threads)
+        return RowReader(
+            "residua", family, label, float(codec.code_bytes), lambda rows, n: table.take(rows, num_threads=n)
+        )
 
     def _fitted(self, data: BenchData, spec: Spec, threads: int, seed: int) -> tuple[Any, float]:
         """The codec and the seconds of its fit; the last one is kept, as it serves every way of searching."""
@@ -122,6 +143,8 @@ def _label(spec: Spec) -> str:
     options = spec.options
     if options["codec"] == "recurrent":
         parts = [f"recurrent {options.get('bits', 2.0):g} bit"]
+    elif options["codec"] == "scalar":
+        parts = [f"scalar {options.get('bits', 8)} bit"]
     elif options["codec"] == "binary":
         scoring = "Hamming" if options.get("scoring") == "symmetric" else "asymmetric"
         size = f" {options['code_bits']:g} bit" if "code_bits" in options else ""
@@ -130,7 +153,7 @@ def _label(spec: Spec) -> str:
         parts = [options["codec"]]
     if options.get("fit_queries"):
         parts.append("queries")
-    if options["codec"] == "recurrent" and options.get("scoring") == "symmetric":
+    if options["codec"] in ("recurrent", "scalar") and options.get("scoring") == "symmetric":
         parts.append("symmetric")
     if options.get("rotation", "none") != "none":
         parts.append(f"{options['rotation']} rotation")

@@ -25,6 +25,8 @@ namespace {
 using codec::Codec;
 using CodecPtr = std::shared_ptr<const Codec>;
 
+constexpr const char* kFloatTypes[] = {"float32", "float16", "bfloat16"};  // as FloatCodec::Type counts
+
 py::array_t<std::uint8_t> encode(const Codec& c, const Array<float>& x, int num_threads, bool refine) {
     const ConstMatrix rows = matrix(x);
     py::array_t<std::uint8_t> out({x.shape(0), static_cast<py::ssize_t>(c.code_bytes())});
@@ -184,8 +186,7 @@ void register_codecs(py::module_& m) {
         .def_property_readonly("dtype",
                                [](const Codec& c) {
                                    const auto* f = dynamic_cast<const codec::FloatCodec*>(&c);
-                                   return f != nullptr && f->type() == codec::FloatCodec::Type::f16 ? "float16"
-                                                                                                    : "float32";
+                                   return f != nullptr ? kFloatTypes[static_cast<std::size_t>(f->type())] : "float32";
                                })
         .def_property_readonly("bits",
                                [](const Codec& c) {
@@ -218,7 +219,9 @@ void register_codecs(py::module_& m) {
     m.def(
         "float_codec",
         [](std::size_t dim, const std::string& dtype, const std::string& metric) -> CodecPtr {
-            const auto type = dtype == "float16" ? codec::FloatCodec::Type::f16 : codec::FloatCodec::Type::f32;
+            const auto* name = std::find(std::begin(kFloatTypes), std::end(kFloatTypes), dtype);
+            if (name == std::end(kFloatTypes)) throw Error(ErrorKind::value, "unknown float type '" + dtype + "'");
+            const auto type = static_cast<codec::FloatCodec::Type>(name - kFloatTypes);
             return std::make_shared<codec::FloatCodec>(dim, type, parse_metric(metric));
         },
         py::arg("dim"), py::arg("dtype"), py::arg("metric"));

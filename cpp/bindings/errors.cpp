@@ -23,6 +23,7 @@ const char* class_name(ErrorKind kind) {
         case ErrorKind::not_trained: return "NotTrainedError";
         case ErrorKind::duplicate_id: return "DuplicateIdError";
         case ErrorKind::unknown_id: return "UnknownIdError";
+        case ErrorKind::out_of_range: return "OutOfRangeError";
         case ErrorKind::corrupt_file: return "CorruptFileError";
         case ErrorKind::unsupported: return "UnsupportedError";
         case ErrorKind::io: return "FileError";

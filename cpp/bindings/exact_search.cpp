@@ -99,6 +99,7 @@ private:
         switch (source.type) {
             case RowType::f32: return kernels.exact_l2_f32(zero, static_cast<const float*>(row), source.dim);
             case RowType::f16: return kernels.exact_l2_f16(zero, static_cast<const std::uint16_t*>(row), source.dim);
+            case RowType::bf16: return kernels.exact_l2_bf16(zero, static_cast<const std::uint16_t*>(row), source.dim);
             case RowType::i8: break;
         }
         const float row_scale = source.row_scale != nullptr ? source.row_scale[i] : 1.0f;
@@ -108,7 +109,8 @@ private:
         if (t.kind() == 'f' && t.itemsize() == 4) return RowType::f32;
         if (t.kind() == 'f' && t.itemsize() == 2) return RowType::f16;
         if (t.kind() == 'i' && t.itemsize() == 1) return RowType::i8;
-        throw Error(ErrorKind::dtype, "rows must be float32, float16 or int8");
+        if (t.itemsize() == 2 && py::str(t).cast<std::string>() == "bfloat16") return RowType::bf16;
+        throw Error(ErrorKind::dtype, "rows must be float32, float16, bfloat16 or int8");
     }
     void check_length(py::ssize_t got, const char* what) const {
         if (static_cast<std::size_t>(got) == source.n) return;

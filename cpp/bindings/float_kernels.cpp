@@ -101,20 +101,27 @@ py::array_t<float> matmul_nt(const Array<float>& a, const Array<float>& b) {
 void register_float_kernels(py::module_& k) {
     def_pair(k, "dot_f32", &FloatKernels::dot_f32);
     def_pair(k, "dot_f16", &FloatKernels::dot_f16);
+    def_pair(k, "dot_bf16", &FloatKernels::dot_bf16);
     def_pair(k, "dot_i8", &FloatKernels::dot_i8);
     def_pair(k, "l2_f32", &FloatKernels::l2_f32);
     def_pair(k, "l2_f16", &FloatKernels::l2_f16);
+    def_pair(k, "l2_bf16", &FloatKernels::l2_bf16);
     def_scaled_pair(k, "l2_i8", &FloatKernels::l2_i8);
     def_pair(k, "exact_dot_f32", &FloatKernels::exact_dot_f32);
     def_pair(k, "exact_dot_f16", &FloatKernels::exact_dot_f16);
+    def_pair(k, "exact_dot_bf16", &FloatKernels::exact_dot_bf16);
     def_pair(k, "exact_dot_i8", &FloatKernels::exact_dot_i8);
     def_pair(k, "exact_l2_f32", &FloatKernels::exact_l2_f32);
     def_pair(k, "exact_l2_f16", &FloatKernels::exact_l2_f16);
+    def_pair(k, "exact_l2_bf16", &FloatKernels::exact_l2_bf16);
     def_scaled_pair(k, "exact_l2_i8", &FloatKernels::exact_l2_i8);
     def_convert(k, "f16_to_f32", &FloatKernels::f16_to_f32);
     def_convert(k, "f32_to_f16", &FloatKernels::f32_to_f16);
+    def_convert(k, "bf16_to_f32", &FloatKernels::bf16_to_f32);
+    def_convert(k, "f32_to_bf16", &FloatKernels::f32_to_bf16);
     def_pack(k, "pack_panel_f32", &FloatKernels::pack_panel_f32);
     def_pack(k, "pack_panel_f16", &FloatKernels::pack_panel_f16);
+    def_pack(k, "pack_panel_bf16", &FloatKernels::pack_panel_bf16);
     k.def("gemm_panel", &gemm_panel);
     k.def("gemm_repeat", &gemm_repeat);
     k.def("matmul_nt", &matmul_nt);

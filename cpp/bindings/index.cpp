@@ -9,6 +9,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/register.hpp"
 #include "core/parallel.hpp"
+#include "index/embedding_table.hpp"
 #include "index/flat_index.hpp"
 
 namespace residua::bindings {
@@ -250,17 +251,21 @@ void register_index(py::module_& m) {
             options.mmap = mmap;
             options.verify = verify == "full" ? store::Verify::full : store::Verify::quick;
             std::shared_ptr<FlatIndex> index;
+            std::shared_ptr<index::EmbeddingTable> table;
             std::shared_ptr<const codec::Codec> codec;
             {
                 py::gil_scoped_release release;
                 const store::Reader in = store::Reader::open(path, options);
                 if (in.kind() == FlatIndex::kKind) {
                     index = FlatIndex::load(in);
+                } else if (in.kind() == index::EmbeddingTable::kKind) {
+                    table = index::EmbeddingTable::load(in);
                 } else {
                     codec = codec::read_codec(in);
                 }
             }
-            return index ? py::cast(index) : py::cast(codec);
+            if (index) return py::cast(index);
+            return table ? py::cast(table) : py::cast(codec);
         },
         py::arg("path"), py::arg("mmap"), py::arg("verify"));
 

@@ -23,6 +23,7 @@ void register_kernels(py::module_& m) {
     k.def("default_num_threads", &default_num_threads);
     register_bit_kernels(k);
     register_plane_kernels(k);
+    register_byte_kernels(k);
     register_float_kernels(k);
 }
 

@@ -49,6 +49,9 @@ private:
             return metric_ == Metric::l2 ? -k.l2_f32(q, x, dim_) : k.dot_f32(q, x, dim_);
         }
         const auto* x = reinterpret_cast<const std::uint16_t*>(codes.data) + row * dim_;
+        if (type_ == FloatCodec::Type::bf16) {
+            return metric_ == Metric::l2 ? -k.l2_bf16(q, x, dim_) : k.dot_bf16(q, x, dim_);
+        }
         return metric_ == Metric::l2 ? -k.l2_f16(q, x, dim_) : k.dot_f16(q, x, dim_);
     }
 
@@ -61,10 +64,12 @@ private:
 }  // namespace
 
 std::size_t FloatCodec::candidates(std::size_t k, std::size_t n) const {
-    return std::min(n, type_ == Type::f32 ? k + 8 : 2 * k + 16);
+    return std::min(n, type_ == Type::f32 ? k + 8 : type_ == Type::f16 ? 2 * k + 16 : 4 * k + 32);
 }
 
 void FloatCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort) const {
+    const kernel::FloatKernels& floats = kernel::active().floats;
+    const bool wide = type_ == Type::bf16;
     parallel_for(x.rows, kChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         std::vector<float> row(dim_);
         for (std::size_t r = begin; r < end; ++r) {
@@ -75,13 +80,13 @@ void FloatCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Eff
                 continue;
             }
             std::vector<std::uint16_t> half(dim_);
-            kernel::active().floats.f32_to_f16(row.data(), half.data(), dim_);
+            (wide ? floats.f32_to_bf16 : floats.f32_to_f16)(row.data(), half.data(), dim_);
+            const std::uint16_t infinity = wide ? 0x7F80u : 0x7C00u;
             for (std::uint16_t h : half) {
-                if ((h & 0x7C00u) == 0x7C00u) {
-                    throw Error(ErrorKind::value,
-                                "row " + std::to_string(r) +
-                                    " has a value beyond float16 (65504); use FloatCodec(dim, 'float32')");
-                }
+                if ((h & infinity) != infinity) continue;
+                throw Error(ErrorKind::value, "row " + std::to_string(r) + " has a value beyond " +
+                                                  (wide ? "bfloat16 (3.39e38)" : "float16 (65504)") +
+                                                  "; use FloatCodec(dim, 'float32')");
             }
             std::memcpy(code, half.data(), code_bytes());
         }
@@ -95,7 +100,8 @@ void FloatCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, in
         std::vector<std::uint16_t> half(dim_);
         for (std::size_t r = 0; r < n; ++r) {
             std::memcpy(half.data(), codes + r * code_bytes(), code_bytes());
-            kernel::active().floats.f16_to_f32(half.data(), out + r * dim_, dim_);
+            const kernel::FloatKernels& k = kernel::active().floats;
+            (type_ == Type::bf16 ? k.bf16_to_f32 : k.f16_to_f32)(half.data(), out + r * dim_, dim_);
         }
     }
 }
@@ -129,7 +135,7 @@ void FloatCodec::write(store::Writer& out) const {
 
 std::shared_ptr<const Codec> FloatCodec::read(const store::Reader& in) {
     const auto dim = static_cast<std::size_t>(in.get_int("dim", 1, 65'536));
-    const auto type = static_cast<Type>(in.get_int("type", 0, 1));
+    const auto type = static_cast<Type>(in.get_int("type", 0, 2));
     return std::make_shared<FloatCodec>(dim, type, read_metric(in));
 }
 

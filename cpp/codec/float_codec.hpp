@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plain float32 or float16 rows as codes; unit vectors under cosine. A block is 32 rows in order.
+// Plain float32, float16 or bfloat16 rows as codes; unit vectors under cosine. A block is 32 rows in order.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,7 @@ class FloatCodec final : public Codec {
 public:
     static constexpr const char* kKind = "float_codec";
 
-    enum class Type : std::uint8_t { f32 = 0, f16 = 1 };
+    enum class Type : std::uint8_t { f32 = 0, f16 = 1, bf16 = 2 };
 
     FloatCodec(std::size_t dim, Type type, Metric metric) : dim_(dim), type_(type), metric_(metric) {}
     static std::shared_ptr<const Codec> read(const store::Reader& in);
@@ -25,7 +25,7 @@ public:
     std::size_t memory_bytes() const override { return sizeof(*this); }
     std::size_t candidates(std::size_t k, std::size_t n) const override;
 
-    // Throws ErrorKind::value when a value overflows float16; nothing useful could be stored.
+    // Throws ErrorKind::value when a value overflows a half; nothing useful could be stored.
     void encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort effort) const override;
     void decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const override;
     void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const override;

@@ -16,6 +16,7 @@ enum class ErrorKind {
     not_trained,   // a codec is used before fit
     duplicate_id,  // an id is given twice or exists already
     unknown_id,    // an id is not in the index
+    out_of_range,  // a row number is not in the table
     corrupt_file,  // a file fails a check
     unsupported,   // a valid request that this object or version cannot serve
     io,            // the operating system refused; `os_errno` says why

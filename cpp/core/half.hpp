@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IEEE 754 binary16 <-> binary32 in integer arithmetic, the same on every machine.
+// IEEE 754 binary16 and bfloat16 <-> binary32 in integer arithmetic, the same on every machine.
 #pragma once
 
 #include <bit>
@@ -40,6 +40,17 @@ constexpr float float_from_half(std::uint16_t half) noexcept {
     }
     const std::uint32_t wide = exponent == 0x1fu ? 0xffu : exponent + 112u;
     return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
+}
+
+// Rounds to nearest, ties to even; NaN stays a quiet NaN.
+constexpr std::uint16_t bf16_from_float(float value) noexcept {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((bits | 0x00400000u) >> 16);
+    return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+constexpr float float_from_bf16(std::uint16_t bits) noexcept {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
 }  // namespace residua

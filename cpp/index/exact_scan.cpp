@@ -79,6 +79,7 @@ public:
         switch (source_.type) {
             case RowType::f32: return kernels_.dot_f32(q, row_as<float>(source_, i), source_.dim);
             case RowType::f16: return kernels_.dot_f16(q, row_as<std::uint16_t>(source_, i), source_.dim);
+            case RowType::bf16: return kernels_.dot_bf16(q, row_as<std::uint16_t>(source_, i), source_.dim);
             case RowType::i8: break;
         }
         return kernels_.dot_i8(q, row_as<std::int8_t>(source_, i), source_.dim);
@@ -87,6 +88,7 @@ public:
         switch (source_.type) {
             case RowType::f32: return kernels_.l2_f32(q, row_as<float>(source_, i), source_.dim);
             case RowType::f16: return kernels_.l2_f16(q, row_as<std::uint16_t>(source_, i), source_.dim);
+            case RowType::bf16: return kernels_.l2_bf16(q, row_as<std::uint16_t>(source_, i), source_.dim);
             case RowType::i8: break;
         }
         return kernels_.l2_i8(q, row_as<std::int8_t>(source_, i), scale_of(source_, i), source_.dim);
@@ -257,6 +259,10 @@ private:
             kernels.pack_panel_f16(row_as<std::uint16_t>(source, first), stride, n, d, panel);
             return;
         }
+        if (consecutive && source.type == RowType::bf16) {
+            kernels.pack_panel_bf16(row_as<std::uint16_t>(source, first), stride, n, d, panel);
+            return;
+        }
         s.stage.resize(kPanelRows * d);
         for (std::size_t i = 0; i < n; ++i) {
             float* out = s.stage.data() + i * d;
@@ -264,6 +270,7 @@ private:
             switch (source.type) {
                 case RowType::f32: std::copy_n(row_as<float>(source, r), d, out); break;
                 case RowType::f16: kernels.f16_to_f32(row_as<std::uint16_t>(source, r), out, d); break;
+                case RowType::bf16: kernels.bf16_to_f32(row_as<std::uint16_t>(source, r), out, d); break;
                 case RowType::i8: std::copy_n(row_as<std::int8_t>(source, r), d, out); break;
             }
         }
@@ -373,6 +380,9 @@ float ExactScorer::operator()(const float* query, std::uint32_t row) const {
             break;
         case RowType::f16:
             sum = (l2 ? kernels_.exact_l2_f16 : kernels_.exact_dot_f16)(query, row_as<std::uint16_t>(source_, row), d);
+            break;
+        case RowType::bf16:
+            sum = (l2 ? kernels_.exact_l2_bf16 : kernels_.exact_dot_bf16)(query, row_as<std::uint16_t>(source_, row), d);
             break;
         case RowType::i8:
             sum = l2 ? kernels_.exact_l2_i8(query, row_as<std::int8_t>(source_, row), scale, d)

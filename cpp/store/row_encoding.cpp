@@ -19,6 +19,10 @@ auto with_elements(RowType type, const void* in, float scale, F&& f) {
             const auto* p = static_cast<const std::uint16_t*>(in);
             return f([p](std::size_t i) { return float_from_half(p[i]); });
         }
+        case RowType::bf16: {
+            const auto* p = static_cast<const std::uint16_t*>(in);
+            return f([p](std::size_t i) { return float_from_bf16(p[i]); });
+        }
         case RowType::i8: {
             const auto* p = static_cast<const std::int8_t*>(in);
             return f([p, scale](std::size_t i) { return scale * static_cast<float>(p[i]); });
@@ -67,6 +71,7 @@ void encode_row(RowType type, const float* x, std::size_t dim, void* out, float&
     switch (type) {
         case RowType::f32: std::memcpy(out, x, dim * sizeof(float)); break;
         case RowType::f16: std::transform(x, x + dim, static_cast<std::uint16_t*>(out), half_from_float); break;
+        case RowType::bf16: std::transform(x, x + dim, static_cast<std::uint16_t*>(out), bf16_from_float); break;
         case RowType::i8: encode_int8(x, dim, static_cast<std::int8_t*>(out), scale); break;
     }
 }

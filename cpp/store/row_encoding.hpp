@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One vector as float32, float16 or int8 with a scale, and back.
+// One vector as float32, float16, bfloat16 or int8 with a scale, and back.
 #pragma once
 
 #include <cstddef>

@@ -10,10 +10,10 @@
 
 namespace residua::store {
 
-enum class RowType : std::uint8_t { f32 = 0, f16 = 1, i8 = 2 };
+enum class RowType : std::uint8_t { f32 = 0, f16 = 1, i8 = 2, bf16 = 3 };
 
 constexpr std::size_t row_type_bytes(RowType type) {
-    return type == RowType::f32 ? 4 : type == RowType::f16 ? 2 : 1;
+    return type == RowType::f32 ? 4 : type == RowType::i8 ? 1 : 2;
 }
 
 struct RowSource {

@@ -4,6 +4,7 @@
 from residua import datasets, errors
 from residua._core import __version__
 from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
+from residua.embedding_table import EmbeddingTable
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
 from residua.results import Hits, RangeHits
@@ -11,6 +12,7 @@ from residua.results import Hits, RangeHits
 __all__ = [
     "BinaryCodec",
     "Codec",
+    "EmbeddingTable",
     "FlatIndex",
     "FloatCodec",
     "Hits",

@@ -70,7 +70,7 @@ def fit(
 
 
 def _mean(x: FloatArray) -> FloatArray:
-    return x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(x.mean(axis=0, dtype=np.float64), np.float32)
 
 
 def _score_error(codec: _core.Codec, rows: FloatArray, away: FloatArray, threads: int) -> float:
@@ -105,7 +105,7 @@ def _ranges(
     tiny = max(float((high - low).max()), float(np.abs(x).max()) * 1e-6, 1e-30) * 1e-6
 
     def step_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.maximum((b - a) / top, tiny)
+        return np.asarray(np.maximum((b - a) / top, tiny))
 
     def error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         step, middle = step_of(a, b), (a + b) / 2

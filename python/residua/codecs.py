@@ -90,7 +90,8 @@ class FloatCodec(_DataFreeCodec):
     dim
         Dims of the vectors, 1 … 65,536.
     dtype
-        ``"float32"`` or ``"float16"`` (half the bytes, 11 significant bits).
+        ``"float32"``, or half the bytes: ``"float16"`` (11 significant bits, up to 65,504) or
+        ``"bfloat16"`` (8 significant bits, the range of float32).
 
     Examples
     --------
@@ -104,10 +105,6 @@ class FloatCodec(_DataFreeCodec):
     def __init__(self, dim: int, dtype: Literal["float32", "float16", "bfloat16"] = "float32") -> None:
         self._dim = as_dim(dim)
         self._dtype = as_choice(dtype, "dtype", ("float32", "float16", "bfloat16"))
-        if dtype == "bfloat16":
-            raise UnsupportedError(
-                "FloatCodec dtype='bfloat16' is not in this version; use 'float16' or 'float32'"
-            )
         self._metric_fixed = False
         self._native = self._make("cosine")
 

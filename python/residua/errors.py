@@ -16,6 +16,7 @@ __all__ = [
     "InvalidValueError",
     "NonFiniteError",
     "NotTrainedError",
+    "OutOfRangeError",
     "ResiduaError",
     "ShapeError",
     "UnknownIdError",
@@ -60,6 +61,10 @@ class UnknownIdError(ResiduaError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0]) if self.args else ""
+
+
+class OutOfRangeError(ResiduaError, IndexError):
+    """A row number is not in the table."""
 
 
 class CorruptFileError(ResiduaError, ValueError):

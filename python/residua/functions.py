@@ -23,6 +23,7 @@ from residua._validate import (
     refuse_zero_rows,
 )
 from residua.codecs import Codec, wrap
+from residua.embedding_table import EmbeddingTable
 from residua.errors import DtypeError, InvalidTypeError, ShapeError
 from residua.indexes import FlatIndex
 from residua.results import Hits, make_hits
@@ -143,8 +144,10 @@ def hamming(a: ArrayLike, b: ArrayLike, *, num_threads: int | None = None) -> np
     return out[0] if single else out
 
 
-def load(path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "quick") -> FlatIndex | Codec:
-    """Load an index or a codec from a file.
+def load(
+    path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "quick"
+) -> FlatIndex | EmbeddingTable | Codec:
+    """Load an index, a table or a codec from a file.
 
     Parameters
     ----------
@@ -158,7 +161,7 @@ def load(path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "q
 
     Returns
     -------
-    The index or codec.
+    The index, table or codec.
 
     Raises
     ------
@@ -173,6 +176,8 @@ def load(path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "q
     native = _core.load(as_path(path), mmap, verify)
     if isinstance(native, _core.FlatIndex):
         return FlatIndex._from_native(native)
+    if isinstance(native, _core.EmbeddingTable):
+        return EmbeddingTable._from_native(native)
     return wrap(native)
 
 

@@ -30,7 +30,7 @@ def vectors(n: int, start: int) -> np.ndarray:
     return (values.reshape(n, DIM) + centre).astype(np.float32)
 
 
-def things() -> dict[str, rz.FlatIndex | rz.Codec]:
+def things() -> dict[str, rz.FlatIndex | rz.Codec | rz.EmbeddingTable]:
     """Return what the golden files hold, by file name."""
     x = vectors(400, 1)
     recurrent = rz.RecurrentBinaryCodec(DIM, 2).fit(x)
@@ -52,10 +52,13 @@ def things() -> dict[str, rz.FlatIndex | rz.Codec]:
         "flat-exact-l2": by_number,
         "flat-binary-int8": bits,
         "flat-waiting": waiting,
+        "codec-scalar8": rz.ScalarCodec(DIM, 8).fit(x, metric="l2"),
+        "codec-scalar4": rz.ScalarCodec(DIM, 4).fit(x),
+        "table-scalar4": rz.EmbeddingTable(x[:50], rz.ScalarCodec(DIM, 4)),
     }
 
 
-def facts(thing: rz.FlatIndex | rz.Codec) -> dict[str, object]:
+def facts(thing: rz.FlatIndex | rz.Codec | rz.EmbeddingTable) -> dict[str, object]:
     """Return what must stay the same for ever; scores are rounded, as their last bits depend on the ISA."""
     q = vectors(5, 99)
     if isinstance(thing, rz.Codec):
@@ -67,6 +70,13 @@ def facts(thing: rz.FlatIndex | rz.Codec) -> dict[str, object]:
             "code_bytes": thing.code_bytes,
             "decoded": np.round(thing.decode(codes), 4).tolist(),
             "scores": np.round(thing.scores(q, codes), 3).tolist(),
+        }
+    if isinstance(thing, rz.EmbeddingTable):
+        return {
+            "kind": type(thing).__name__,
+            "length": len(thing),
+            "fingerprint": thing.codec.fingerprint,
+            "decoded": np.round(thing[[0, 7, -1]], 4).tolist(),
         }
     hits = thing.search(q, 6)
     codec = thing.codec

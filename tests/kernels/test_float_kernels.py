@@ -7,6 +7,7 @@ import ctypes
 import mmap
 from collections.abc import Iterator
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -17,6 +18,8 @@ ISAS = K.available()
 DIMS = [*range(1, 131), 767, 768, 769]
 SCALE = np.float32(0.0123)
 UNIT = 2.0**-24  # rounding unit of float32
+
+DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 
 Array = np.ndarray
 
@@ -29,12 +32,12 @@ def isa(request: pytest.FixtureRequest) -> str:
 def rows_of(kind: str, rng: np.random.Generator, n: int) -> Array:
     if kind == "i8":
         return rng.integers(-128, 128, n).astype(np.int8)
-    return rng.standard_normal(n).astype(np.float16 if kind == "f16" else np.float32)
+    return rng.standard_normal(n).astype(DTYPES[kind])
 
 
 def raw(x: Array) -> Array:
     """The array as the kernels take it: halves travel as uint16."""
-    return x.view(np.uint16) if x.dtype == np.float16 else x
+    return x.view(np.uint16) if x.itemsize == 2 else x
 
 
 def call(name: str, isa: str, q: Array, x: Array) -> float:
@@ -55,7 +58,7 @@ def oracle(name: str, q: Array, x: Array) -> tuple[float, float]:
     return float(diff @ diff), float(diff @ diff)
 
 
-PAIRS = [f"{op}_{kind}" for op in ("dot", "l2") for kind in ("f32", "f16", "i8")]
+PAIRS = [f"{op}_{kind}" for op in ("dot", "l2") for kind in ("f32", "f16", "bf16", "i8")]
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -113,7 +116,7 @@ def at_page_end(area: mmap.mmap, x: Array) -> Array:
 def test_pair_kernels_do_not_read_past_the_end(name: str, isa: str, guarded: mmap.mmap) -> None:
     rng = np.random.default_rng(3)
     for d in range(1, 131):
-        q, x = rng.standard_normal(d).astype(np.float32), rows_of(name[-3:].strip("_"), rng, d)
+        q, x = rng.standard_normal(d).astype(np.float32), rows_of(name.split("_")[-1], rng, d)
         expected = call(name, isa, q, x)
         assert call(name, isa, q, at_page_end(guarded, x)) == expected
         assert call(name, isa, at_page_end(guarded, q), x) == expected
@@ -123,45 +126,53 @@ def test_packing_and_conversion_do_not_read_past_the_end(isa: str, guarded: mmap
     rng = np.random.default_rng(4)
     for d in range(1, 40):
         for n in (1, 7, 8, 9, 16):
-            for kind in ("f32", "f16"):
+            for kind in DTYPES:
                 x = rows_of(kind, rng, n * d).reshape(n, d)
                 panel = getattr(K, f"pack_panel_{kind}")(isa, raw(at_page_end(guarded, x)))
                 expected = np.zeros((d, 16), np.float32)
-                expected[:, :n] = x.T
+                expected[:, :n] = x.astype(np.float32).T
                 np.testing.assert_array_equal(panel, expected)
         single = rows_of("f32", rng, d)
         np.testing.assert_array_equal(
             K.f32_to_f16(isa, at_page_end(guarded, single)), single.astype(np.float16).view(np.uint16)
         )
-        half = rows_of("f16", rng, d)
         np.testing.assert_array_equal(
-            K.f16_to_f32(isa, raw(at_page_end(guarded, half))), half.astype(np.float32)
+            K.f32_to_bf16(isa, at_page_end(guarded, single)),
+            single.astype(ml_dtypes.bfloat16).view(np.uint16),
         )
+        for kind in ("f16", "bf16"):
+            half = rows_of(kind, rng, d)
+            np.testing.assert_array_equal(
+                getattr(K, kind + "_to_f32")(isa, raw(at_page_end(guarded, half))), half.astype(np.float32)
+            )
 
 
-def test_every_half_becomes_the_right_float(isa: str) -> None:
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_every_half_becomes_the_right_float(kind: str, isa: str) -> None:
     bits = np.arange(65536, dtype=np.uint16)
-    got, expected = K.f16_to_f32(isa, bits), bits.view(np.float16).astype(np.float32)
+    got, expected = getattr(K, kind + "_to_f32")(isa, bits), bits.view(DTYPES[kind]).astype(np.float32)
     nan = np.isnan(expected)
     assert np.isnan(got[nan]).all()
     np.testing.assert_array_equal(got[~nan].view(np.uint32), expected[~nan].view(np.uint32))
 
 
-def test_floats_round_to_half_as_numpy_rounds(isa: str) -> None:
-    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
-    middle = (halves[:-1] + halves[1:]) / 2  # ties, exact in float32
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_floats_round_to_half_as_numpy_rounds(kind: str, isa: str) -> None:
+    infinity = 0x7C00 if kind == "f16" else 0x7F80
+    halves = np.arange(infinity, dtype=np.uint16).view(DTYPES[kind]).astype(np.float32)
+    middle = halves[:-1] + (halves[1:] - halves[:-1]) / 2  # ties, exact in float32
     around = np.concatenate(
         [np.nextafter(middle, np.float32(0)), middle, np.nextafter(middle, np.float32(np.inf))]
     )
     random = np.random.default_rng(5).integers(0, 2**32, 200_000, dtype=np.uint64).astype(np.uint32)
-    edge = np.array([0, 65504, 65519.996, 65520, 65536, 1e30, np.inf, 2.0**-25, 2.0**-24, 1e-40], np.float32)
+    edge = np.array([0, 65504, 65519.996, 65520, 65536, 3.4e38, np.inf, 2.0**-25, 2.0**-24, 1e-40], np.float32)
     x = np.concatenate([halves, around, edge, random.view(np.float32)])
     x = np.concatenate([x, -x])
-    with np.errstate(over="ignore"):
-        expected = x.astype(np.float16).view(np.uint16)
-    got = K.f32_to_f16(isa, x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = x.astype(DTYPES[kind]).view(np.uint16)
+    got = getattr(K, "f32_to_" + kind)(isa, x)
     nan = np.isnan(x)
-    assert np.isnan(got[nan].view(np.float16)).all()
+    assert np.isnan(got[nan].view(DTYPES[kind]).astype(np.float32)).all()
     np.testing.assert_array_equal(got[~nan], expected[~nan])
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+import ml_dtypes
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,6 +62,56 @@ def test_recurrent_codes(x: np.ndarray, bits: float, metric: str, aware: bool, s
 
 
 @FAST
+@given(x=matrices(), bits=st.sampled_from([4, 8]), metric=METRICS, fitted=st.integers(1, 40))
+def test_scalar_codes(x: np.ndarray, bits: int, metric: str, fitted: int) -> None:
+    codec = rz.ScalarCodec(x.shape[1], bits)
+    promised = codec.code_bytes
+    codec.fit(x[:fitted], metric=metric)
+    codes = codec.encode(x)
+    assert codes.shape == (len(x), promised)
+    decoded = codec.decode(codes)
+    assert np.isfinite(decoded).all()
+    assert np.isfinite(codec.scores(x, codes)).all()
+    assert np.isfinite(codec.symmetric_scores(codes, codes)).all()
+    loaded = round_trip(codec)
+    assert loaded.fingerprint == codec.fingerprint
+    np.testing.assert_array_equal(loaded.encode(x), codes)
+    np.testing.assert_array_equal(loaded.decode(codes), decoded)
+    # The scan behind the bound finds what scoring every code finds.
+    index = rz.FlatIndex(x.shape[1], metric=metric, codec=codec, vectors="none")
+    index.add(x)
+    hits = index.search(x[:5], 3, rerank=False)
+    scores = codec.scores(x[:5], codes) * (-1 if metric == "l2" else 1)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :3]
+    have = best.shape[1]
+    found = np.take_along_axis(scores, hits.ids[:, :have], axis=1)
+    np.testing.assert_array_equal(found, np.take_along_axis(scores, best, axis=1))
+
+
+TABLE = rz.EmbeddingTable(
+    np.random.default_rng(0).standard_normal((30, 5)).astype("f4"), rz.ScalarCodec(5, 4)
+)
+ROWS = TABLE[:]
+INDEX = st.one_of(
+    st.integers(-30, 29),
+    st.slices(30),
+    hnp.arrays(
+        st.sampled_from([np.int8, np.int64]), hnp.array_shapes(max_dims=3), elements=st.integers(-30, 29)
+    ),
+    hnp.arrays(np.bool_, 30),
+    st.lists(st.integers(-30, 29)),
+)
+
+
+@FAST
+@given(ids=INDEX, threads=st.integers(1, 3))
+def test_a_table_is_indexed_as_an_array(ids: object, threads: int) -> None:
+    wanted = ROWS[np.asarray(ids, np.int64) if isinstance(ids, list) else ids]
+    np.testing.assert_array_equal(TABLE[ids], wanted)
+    np.testing.assert_array_equal(TABLE.take(ids, num_threads=threads), wanted)
+
+
+@FAST
 @given(x=matrices(), metric=METRICS)
 def test_sign_codes(x: np.ndarray, metric: str) -> None:
     dim = x.shape[1]
@@ -74,15 +125,17 @@ def test_sign_codes(x: np.ndarray, metric: str) -> None:
 
 
 @FAST
-@given(x=matrices(limit=6e4), half=st.booleans(), metric=METRICS)
-def test_float_codes(x: np.ndarray, half: bool, metric: str) -> None:
-    codec = rz.FloatCodec(x.shape[1], "float16" if half else "float32").fit(x, metric=metric)
+@given(x=matrices(limit=6e4), dtype=st.sampled_from(["float32", "float16", "bfloat16"]), metric=METRICS)
+def test_float_codes(x: np.ndarray, dtype: str, metric: str) -> None:
+    codec = rz.FloatCodec(x.shape[1], dtype).fit(x, metric=metric)
     codes = codec.encode(x)
     decoded = codec.decode(codes)
     wanted = x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) if metric == "cosine" else x
-    if half:
-        np.testing.assert_array_equal(decoded, decoded.astype(np.float16).astype(np.float32))
-        np.testing.assert_allclose(decoded, wanted, rtol=1e-3, atol=1e-7)
+    if dtype != "float32":
+        half = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
+        np.testing.assert_array_equal(decoded, decoded.astype(half).astype(np.float32))
+        rtol, atol = (1e-3, 1e-7) if dtype == "float16" else (4e-3, 1e-12)
+        np.testing.assert_allclose(decoded, wanted, rtol=rtol, atol=atol)
     else:
         np.testing.assert_allclose(decoded, wanted, rtol=1e-6, atol=1e-12)
     np.testing.assert_array_equal(round_trip(codec).encode(x), codes)

@@ -51,6 +51,12 @@ def waiting_index() -> rz.FlatIndex:
     return index
 
 
+def scalar_index() -> rz.FlatIndex:
+    index = rz.FlatIndex(DIM, codec=rz.ScalarCodec(DIM, 4), vectors="none")
+    index.add(vectors(300))
+    return index
+
+
 SAVED = {
     "exact index": exact_index,
     "recurrent index": recurrent_index,
@@ -59,6 +65,9 @@ SAVED = {
     "int8 index": lambda: rz.FlatIndex(DIM, codec=rz.FloatCodec(DIM, "float16"), vectors="int8"),
     "recurrent codec": lambda: rz.RecurrentBinaryCodec(DIM, 1.5).fit(vectors(300), metric="ip"),
     "binary codec": lambda: rz.BinaryCodec(DIM).fit(vectors(2), metric="l2"),
+    "scalar index": scalar_index,
+    "scalar codec": lambda: rz.ScalarCodec(DIM, 8).fit(vectors(300), metric="l2"),
+    "table": lambda: rz.EmbeddingTable(vectors(40), rz.ScalarCodec(DIM, 4)),
     "float codec": lambda: rz.FloatCodec(DIM, "float16"),
 }
 
@@ -81,6 +90,8 @@ def content(thing: Any) -> Any:
     x = vectors(4, 9)
     if isinstance(thing, rz.Codec):
         return type(thing), thing.fingerprint, thing.encode(x).tobytes()
+    if isinstance(thing, rz.EmbeddingTable):
+        return len(thing), thing.codec.fingerprint, thing[:].tobytes()
     hits = thing.search(x, 300, rerank=None)
     ids = sorted((i for i in hits.ids[0].tolist() if i not in (-1, None)), key=str)
     codec = thing.codec.fingerprint if thing.codec is not None and thing.codec.is_trained else None

@@ -19,7 +19,10 @@ RECURRENT_BITS = (0.5, 1, 1.5, 2, 4, 8)
 CODECS = {
     "float32": lambda dim: rz.FloatCodec(dim),
     "float16": lambda dim: rz.FloatCodec(dim, "float16"),
+    "bfloat16": lambda dim: rz.FloatCodec(dim, "bfloat16"),
     "binary": lambda dim: rz.BinaryCodec(dim),
+    "scalar8": lambda dim: rz.ScalarCodec(dim, 8),
+    "scalar4": lambda dim: rz.ScalarCodec(dim, 4),
     **{f"rb{b:g}": lambda dim, b=b: rz.RecurrentBinaryCodec(dim, b) for b in RECURRENT_BITS},
 }
 
@@ -65,7 +68,7 @@ suite = pytest.mark.parametrize(
 )
 large = pytest.mark.parametrize(
     ("name", "dim", "metric"),
-    [(c, d, m) for c in ("float16", "binary", "rb2") for d, m in
+    [(c, d, m) for c in ("float16", "binary", "scalar4", "scalar8", "rb2") for d, m in
      ((384, "l2"), (768, "ip"), (769, "l2"))] + [("rb0.5", 2048, "cosine")],
 )  # fmt: skip
 
@@ -131,7 +134,7 @@ def test_saved_and_loaded(name: str, dim: int, metric: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dim", DIMS)
 def test_scores_of_float_and_sign_codes_are_the_metric_of_what_they_decode_to(dim: int, metric: str) -> None:
-    for name, tolerance in [("float32", 1e-5), ("float16", 1e-5), ("binary", 0.02)]:
+    for name, tolerance in [("float32", 1e-5), ("float16", 1e-5), ("bfloat16", 1e-5), ("binary", 0.02)]:
         codec, _, q, codes = trained(name, dim, metric)
         decoded = codec.decode(codes)
         queries = unit(q) if metric == "cosine" else q
@@ -220,7 +223,7 @@ def test_sign_codes_are_packbits_row_by_row(dim: int) -> None:
 @pytest.mark.parametrize("dim", DIMS)
 def test_float_codes_decode_to_the_vectors(dim: int) -> None:
     for metric in METRICS:
-        for name, tolerance in [("float32", 2e-7), ("float16", 1e-3)]:
+        for name, tolerance in [("float32", 2e-7), ("float16", 1e-3), ("bfloat16", 4e-3)]:
             codec, x, _, codes = trained(name, dim, metric)
             wanted = unit(x) if metric == "cosine" else x
             np.testing.assert_allclose(codec.decode(codes), wanted, rtol=tolerance, atol=tolerance / 10)
@@ -261,8 +264,9 @@ def test_a_second_fit_is_an_error(name: str) -> None:
     assert (codec.fingerprint, codec.metric) == (before, "ip")
 
 
-def test_an_untrained_codec_says_so(tmp_path: Path) -> None:
-    codec = rz.RecurrentBinaryCodec(33, 2)
+@pytest.mark.parametrize("name", ["rb2", "scalar4"])
+def test_an_untrained_codec_says_so(name: str, tmp_path: Path) -> None:
+    codec = CODECS[name](33)
     x = vectors(3, 33, 5)
     codes = np.zeros((3, codec.code_bytes), np.uint8)
     assert not codec.is_trained
@@ -301,7 +305,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", DEGENERATE)
-@pytest.mark.parametrize("name", ["binary", "rb0.5", "rb1.5", "rb4", "rb8"])
+@pytest.mark.parametrize("name", ["binary", "scalar4", "scalar8", "rb0.5", "rb1.5", "rb4", "rb8"])
 def test_degenerate_data(name: str, kind: str, metric: str, tmp_path: Path) -> None:
     for dim in (1, 7, 65):
         x = DEGENERATE[kind](dim)
@@ -311,7 +315,7 @@ def test_degenerate_data(name: str, kind: str, metric: str, tmp_path: Path) -> N
         assert np.isfinite(decoded).all()
         assert np.isfinite(codec.scores(x[:5], codes)).all()
         assert np.isfinite(codec.symmetric_scores(codes[:5], codes)).all()
-        if name == "rb8" and kind not in ("heavy tails", "one outlier"):
+        if name in ("rb8", "scalar8") and kind not in ("heavy tails", "one outlier"):
             wanted = unit(x) if metric == "cosine" else x
             assert np.abs(decoded - wanted).max() <= 0.05 * np.abs(wanted).max()
         other = vectors(4, dim, 8)  # nothing like the sample
@@ -363,10 +367,11 @@ def test_queries_at_fit_shape_the_code() -> None:
 def test_a_fingerprint_tells_codecs_apart() -> None:
     x = vectors(200, 33, 13)
     codecs = [
-        *(rz.FloatCodec(33, t).fit(x, metric=m) for t in ("float32", "float16") for m in METRICS),
+        *(rz.FloatCodec(33, t).fit(x, metric=m) for t in ("float32", "float16", "bfloat16") for m in METRICS),
         *(rz.BinaryCodec(33).fit(x, metric=m) for m in METRICS),
         *(rz.RecurrentBinaryCodec(33, b).fit(x, metric=m) for b in (1, 2) for m in METRICS),
         rz.RecurrentBinaryCodec(33, 1).fit(x[:150]),
+        *(rz.ScalarCodec(33, b).fit(x, metric=m) for b in (4, 8) for m in METRICS),
         rz.FloatCodec(34),
         rz.BinaryCodec(34),
     ]
@@ -401,7 +406,6 @@ def test_progress_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_not_in_this_version_says_so() -> None:
     for make in (
-        lambda: rz.FloatCodec(8, "bfloat16"),
         lambda: rz.BinaryCodec(8, rotation="itq"),
         lambda: rz.RecurrentBinaryCodec(2049, 1),
     ):

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from residua import _core
 
 METRICS = ["cosine", "ip", "l2"]
-DTYPES = ["float32", "float16", "int8"]
+DTYPES = ["float32", "float16", "bfloat16", "int8"]
 Array = np.ndarray
 
 
@@ -24,7 +25,7 @@ def data(dtype: str, n: int, d: int, seed: int = 0) -> tuple[Array, Array | None
         return (signs * rng.integers(1, 128, (n, d))).astype(np.int8), rng.uniform(0.01, 0.02, n).astype(
             np.float32
         )
-    return rng.standard_normal((n, d)).astype(dtype), None
+    return rng.standard_normal((n, d)).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype), None
 
 
 def oracle(q: Array, x: Array, metric: str, scale: Array | None = None) -> Array:

@@ -31,6 +31,7 @@ def codec_of(kind: str) -> rz.Codec | None:
         "none": lambda: None,
         "float32": lambda: rz.FloatCodec(DIM),
         "float16": lambda: rz.FloatCodec(DIM, "float16"),
+        "bfloat16": lambda: rz.FloatCodec(DIM, "bfloat16"),
         "binary": lambda: rz.BinaryCodec(DIM),
         "recurrent": lambda: rz.RecurrentBinaryCodec(DIM, 2),
         "recurrent4": lambda: rz.RecurrentBinaryCodec(DIM, 4),

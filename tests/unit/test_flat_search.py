@@ -31,6 +31,7 @@ def codec_of(kind: str) -> rz.Codec | None:
         "none": lambda: None,
         "float32": lambda: rz.FloatCodec(DIM),
         "float16": lambda: rz.FloatCodec(DIM, "float16"),
+        "bfloat16": lambda: rz.FloatCodec(DIM, "bfloat16"),
         "binary": lambda: rz.BinaryCodec(DIM),
         "recurrent": lambda: rz.RecurrentBinaryCodec(DIM, 2),
         "recurrent4": lambda: rz.RecurrentBinaryCodec(DIM, 4),
@@ -66,7 +67,7 @@ def close(a: rz.Hits, b: rz.Hits) -> None:
     np.testing.assert_array_equal(a.counts, b.counts)
 
 
-CODECS = ("none", "float32", "float16", "binary", "recurrent", "recurrent4")
+CODECS = ("none", "float32", "float16", "bfloat16", "binary", "recurrent", "recurrent4")
 ways = pytest.mark.parametrize(("kind", "metric"), [(c, m) for c in CODECS for m in METRICS])
 coded = pytest.mark.parametrize(("kind", "metric"), [(c, m) for c in CODECS if c != "none" for m in METRICS])
 

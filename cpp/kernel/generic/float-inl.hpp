@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernel/float_kernels.hpp"
+#include "kernel/generic/bf16-inl.hpp"
 
 namespace residua::kernel {
 namespace {
@@ -17,6 +18,11 @@ struct RowF16 {
     using Elem = std::uint16_t;
     static F32 load(const Elem* p) { return f32_load_f16(p); }
     static F32 load_n(const Elem* p, std::size_t n) { return f32_load_f16_n(p, n); }
+};
+struct RowBf16 {
+    using Elem = std::uint16_t;
+    static F32 load(const Elem* p) { return f32_load_bf16(p); }
+    static F32 load_n(const Elem* p, std::size_t n) { return f32_load_bf16_n(p, n); }
 };
 struct RowI8 {
     using Elem = std::int8_t;
@@ -160,26 +166,38 @@ void simd_pack_panel(const typename Row::Elem* x, std::size_t stride, std::size_
     }
 }
 
-// kTileQueries x kPanelRows sums stay in registers (6 x 2 on AVX2: 12 of 16).
+// Twelve sums stay in registers and hide the latency of the multiply-add: 6 queries by two vectors,
+// or on vectors of a whole panel row by two chains, the even and the odd k.
 template <std::size_t NQ>
 void gemm_tile(const float* q, std::size_t q_stride, const float* panel, std::size_t d, float* out,
                std::size_t out_stride) {
     constexpr std::size_t L = F32::kLanes;
     constexpr std::size_t V = kPanelRows / L;
-    F32 acc[NQ][V];
-    for (std::size_t i = 0; i < NQ; ++i) {
-        for (std::size_t v = 0; v < V; ++v) acc[i][v] = f32_zero();
+    constexpr std::size_t C = V == 1 ? 2 : 1;
+    F32 acc[C][NQ][V];
+    for (auto& chain : acc) {
+        for (auto& row : chain) {
+            for (F32& sum : row) sum = f32_zero();
+        }
     }
-    for (std::size_t k = 0; k < d; ++k) {
+    const auto step = [&](std::size_t k, F32(&sums)[NQ][V]) {
         F32 b[V];
         for (std::size_t v = 0; v < V; ++v) b[v] = f32_load(panel + k * kPanelRows + v * L);
         for (std::size_t i = 0; i < NQ; ++i) {
             const F32 a = f32_set(q[i * q_stride + k]);
-            for (std::size_t v = 0; v < V; ++v) acc[i][v] = f32_fma(a, b[v], acc[i][v]);
+            for (std::size_t v = 0; v < V; ++v) sums[i][v] = f32_fma(a, b[v], sums[i][v]);
         }
+    };
+    std::size_t k = 0;
+    for (; k + C <= d; k += C) {
+        for (std::size_t c = 0; c < C; ++c) step(k + c, acc[c]);
     }
+    if (k < d) step(k, acc[0]);
     for (std::size_t i = 0; i < NQ; ++i) {
-        for (std::size_t v = 0; v < V; ++v) f32_store(out + i * out_stride + v * L, acc[i][v]);
+        for (std::size_t v = 0; v < V; ++v) {
+            const F32 sum = C == 1 ? acc[0][i][v] : f32_add(acc[0][i][v], acc[C - 1][i][v]);
+            f32_store(out + i * out_stride + v * L, sum);
+        }
     }
 }
 
@@ -199,20 +217,27 @@ constexpr FloatKernels simd_float_kernels() {
     return {
         .dot_f32 = simd_dot<RowF32>,
         .dot_f16 = simd_dot<RowF16>,
+        .dot_bf16 = simd_dot<RowBf16>,
         .dot_i8 = simd_dot<RowI8>,
         .l2_f32 = simd_l2<RowF32>,
         .l2_f16 = simd_l2<RowF16>,
+        .l2_bf16 = simd_l2<RowBf16>,
         .l2_i8 = simd_l2_i8,
         .exact_dot_f32 = simd_exact_dot<RowF32>,
         .exact_dot_f16 = simd_exact_dot<RowF16>,
+        .exact_dot_bf16 = simd_exact_dot<RowBf16>,
         .exact_dot_i8 = simd_exact_dot<RowI8>,
         .exact_l2_f32 = simd_exact_l2<RowF32>,
         .exact_l2_f16 = simd_exact_l2<RowF16>,
+        .exact_l2_bf16 = simd_exact_l2<RowBf16>,
         .exact_l2_i8 = simd_exact_l2_i8,
         .f16_to_f32 = simd_f16_to_f32,
         .f32_to_f16 = simd_f32_to_f16,
+        .bf16_to_f32 = convert_bf16_to_f32,
+        .f32_to_bf16 = convert_f32_to_bf16,
         .pack_panel_f32 = simd_pack_panel<RowF32>,
         .pack_panel_f16 = simd_pack_panel<RowF16>,
+        .pack_panel_bf16 = simd_pack_panel<RowBf16>,
         .gemm_panel = simd_gemm_panel,
     };
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernel/float_kernels.hpp"
+#include "kernel/generic/bf16-inl.hpp"
 
 namespace residua::kernel {
 namespace {
@@ -33,9 +34,22 @@ inline std::uint16_t float_to_half(float f) {
     return static_cast<std::uint16_t>(((w & 0x80000000u) >> 16) | (magnitude > 0xFF000000u ? 0x7E00u : half));
 }
 
-inline float value(float x) { return x; }
-inline float value(std::uint16_t x) { return half_to_float(x); }
-inline float value(std::int8_t x) { return static_cast<float>(x); }
+// An element of a row as a float.
+struct ScalarF32 {
+    using Elem = float;
+    static float value(Elem x) { return x; }
+};
+template <float (*convert)(std::uint16_t)>
+struct ScalarHalf {
+    using Elem = std::uint16_t;
+    static float value(Elem x) { return convert(x); }
+};
+using ScalarF16 = ScalarHalf<half_to_float>;
+using ScalarBf16 = ScalarHalf<bf16_to_float>;
+struct ScalarI8 {
+    using Elem = std::int8_t;
+    static float value(Elem x) { return static_cast<float>(x); }
+};
 
 // Sixteen lanes and a tree, in float32 or float64: element i belongs to lane i mod 16.
 template <class Sum, class Term>
@@ -53,15 +67,15 @@ Sum lane_sum(std::size_t d, Term term) {
     return lane[0];
 }
 
-template <class Sum, class T>
-Sum scalar_dot(const float* q, const T* x, std::size_t d) {
-    return lane_sum<Sum>(d, [=](std::size_t i) { return static_cast<Sum>(q[i]) * static_cast<Sum>(value(x[i])); });
+template <class Sum, class Row>
+Sum scalar_dot(const float* q, const typename Row::Elem* x, std::size_t d) {
+    return lane_sum<Sum>(d, [=](std::size_t i) { return static_cast<Sum>(q[i]) * static_cast<Sum>(Row::value(x[i])); });
 }
 
-template <class Sum, class T>
-Sum scalar_l2(const float* q, const T* x, std::size_t d) {
+template <class Sum, class Row>
+Sum scalar_l2(const float* q, const typename Row::Elem* x, std::size_t d) {
     return lane_sum<Sum>(d, [=](std::size_t i) {
-        const Sum t = static_cast<Sum>(q[i]) - static_cast<Sum>(value(x[i]));
+        const Sum t = static_cast<Sum>(q[i]) - static_cast<Sum>(Row::value(x[i]));
         return t * t;
     });
 }
@@ -82,11 +96,11 @@ inline void scalar_f32_to_f16(const float* in, std::uint16_t* out, std::size_t n
     for (std::size_t i = 0; i < n; ++i) out[i] = float_to_half(in[i]);
 }
 
-template <class T>
-void scalar_pack_panel(const T* x, std::size_t stride, std::size_t n, std::size_t d, float* panel) {
+template <class Row>
+void scalar_pack_panel(const typename Row::Elem* x, std::size_t stride, std::size_t n, std::size_t d, float* panel) {
     for (std::size_t k = 0; k < d; ++k) {
         for (std::size_t r = 0; r < kPanelRows; ++r) {
-            panel[k * kPanelRows + r] = r < n ? value(x[r * stride + k]) : 0.0f;
+            panel[k * kPanelRows + r] = r < n ? Row::value(x[r * stride + k]) : 0.0f;
         }
     }
 }
@@ -104,22 +118,29 @@ inline void scalar_gemm_panel(const float* q, std::size_t q_stride, std::size_t 
 
 constexpr FloatKernels scalar_float_kernels() {
     return {
-        .dot_f32 = scalar_dot<float, float>,
-        .dot_f16 = scalar_dot<float, std::uint16_t>,
-        .dot_i8 = scalar_dot<float, std::int8_t>,
-        .l2_f32 = scalar_l2<float, float>,
-        .l2_f16 = scalar_l2<float, std::uint16_t>,
+        .dot_f32 = scalar_dot<float, ScalarF32>,
+        .dot_f16 = scalar_dot<float, ScalarF16>,
+        .dot_bf16 = scalar_dot<float, ScalarBf16>,
+        .dot_i8 = scalar_dot<float, ScalarI8>,
+        .l2_f32 = scalar_l2<float, ScalarF32>,
+        .l2_f16 = scalar_l2<float, ScalarF16>,
+        .l2_bf16 = scalar_l2<float, ScalarBf16>,
         .l2_i8 = scalar_l2_i8<float>,
-        .exact_dot_f32 = scalar_dot<double, float>,
-        .exact_dot_f16 = scalar_dot<double, std::uint16_t>,
-        .exact_dot_i8 = scalar_dot<double, std::int8_t>,
-        .exact_l2_f32 = scalar_l2<double, float>,
-        .exact_l2_f16 = scalar_l2<double, std::uint16_t>,
+        .exact_dot_f32 = scalar_dot<double, ScalarF32>,
+        .exact_dot_f16 = scalar_dot<double, ScalarF16>,
+        .exact_dot_bf16 = scalar_dot<double, ScalarBf16>,
+        .exact_dot_i8 = scalar_dot<double, ScalarI8>,
+        .exact_l2_f32 = scalar_l2<double, ScalarF32>,
+        .exact_l2_f16 = scalar_l2<double, ScalarF16>,
+        .exact_l2_bf16 = scalar_l2<double, ScalarBf16>,
         .exact_l2_i8 = scalar_l2_i8<double>,
         .f16_to_f32 = scalar_f16_to_f32,
         .f32_to_f16 = scalar_f32_to_f16,
-        .pack_panel_f32 = scalar_pack_panel<float>,
-        .pack_panel_f16 = scalar_pack_panel<std::uint16_t>,
+        .bf16_to_f32 = convert_bf16_to_f32,
+        .f32_to_bf16 = convert_f32_to_bf16,
+        .pack_panel_f32 = scalar_pack_panel<ScalarF32>,
+        .pack_panel_f16 = scalar_pack_panel<ScalarF16>,
+        .pack_panel_bf16 = scalar_pack_panel<ScalarBf16>,
         .gemm_panel = scalar_gemm_panel,
     };
 }

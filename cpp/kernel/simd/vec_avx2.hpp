@@ -48,6 +48,16 @@ inline void f32_store_f16_n(std::uint16_t* p, F32 a, std::size_t n) {
     for (std::size_t i = 0; i < n; ++i) p[i] = tail[i];
 }
 
+inline F32 f32_load_bf16(const std::uint16_t* p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16))};
+}
+inline F32 f32_load_bf16_n(const std::uint16_t* p, std::size_t n) {
+    alignas(16) std::uint16_t tail[8] = {};
+    for (std::size_t i = 0; i < n; ++i) tail[i] = p[i];
+    return f32_load_bf16(tail);
+}
+
 inline F32 f32_load_i8(const std::int8_t* p) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
 }

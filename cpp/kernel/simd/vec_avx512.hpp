@@ -51,6 +51,16 @@ inline void f32_store_f16_n(std::uint16_t* p, F32 a, std::size_t n) {
     _mm256_mask_storeu_epi16(p, first_lanes(n), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+inline F32 f32_from_bf16(__m256i x) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16))};
+}
+inline F32 f32_load_bf16(const std::uint16_t* p) {
+    return f32_from_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline F32 f32_load_bf16_n(const std::uint16_t* p, std::size_t n) {
+    return f32_from_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+}
+
 inline F32 f32_load_i8(const std::int8_t* p) {
     return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
