@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import os
 
-from residua._io.archives import open_hdf5, open_npz, open_parquet
+from residua._io.archives import (
+    hdf5_contents,
+    npz_contents,
+    open_hdf5,
+    open_npz,
+    open_parquet,
+    parquet_contents,
+)
 from residua._io.ids import read_ids
 from residua._io.raw_rows import BIN_DTYPES, VECS_DTYPES, open_bin, open_npy, open_vecs
 from residua._io.vector_file import VectorFile, float_chunks, rows_per_chunk, sample_rows, take_floats
@@ -21,6 +28,7 @@ __all__ = [
     "VectorFile",
     "atomic_output",
     "check_output",
+    "contents",
     "float_chunks",
     "open_vectors",
     "read_ids",
@@ -40,6 +48,18 @@ def split_key(path: str, key: str | None = None) -> tuple[str, str | None]:
         file, _, inner = path.rpartition("::")
         return file, key or inner
     return path, key
+
+
+def contents(path: str) -> dict[str, str]:
+    """Return what a file of several arrays holds, name by name; empty for a format that holds one."""
+    readers = {
+        ".npz": npz_contents,
+        ".hdf5": hdf5_contents,
+        ".h5": hdf5_contents,
+        ".parquet": parquet_contents,
+    }
+    reader = readers.get(suffix_of(path))
+    return reader(path) if reader else {}
 
 
 def open_vectors(

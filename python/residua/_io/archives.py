@@ -17,7 +17,16 @@ from residua._io.vector_file import VectorFile, choose, file_size, need
 from residua._typing import AnyArray
 from residua.errors import CorruptFileError, DtypeError, InvalidValueError, ShapeError, UnsupportedError
 
-__all__ = ["open_hdf5", "open_npz", "open_parquet", "parquet_file", "zip_errors"]
+__all__ = [
+    "hdf5_contents",
+    "npz_contents",
+    "open_hdf5",
+    "open_npz",
+    "open_parquet",
+    "parquet_contents",
+    "parquet_file",
+    "zip_errors",
+]
 
 
 @contextlib.contextmanager
@@ -59,6 +68,20 @@ def _read_fully(member: IO[bytes], size: int, name: str) -> bytes:
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
+
+
+def npz_contents(path: str) -> dict[str, str]:
+    """Return the arrays of a file with their shapes and types, in words."""
+    file_size(path)
+    found = {}
+    with zip_errors(path), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".npy"):
+                name = info.filename[:-4]
+                with archive.open(info) as member:
+                    shape, _, dtype = read_npy_header(member, f"{path}::{name}")
+                found[name] = f"{shape} {dtype}"
+    return found
 
 
 def open_npz(path: str, key: str | None, prefer: tuple[str, ...]) -> VectorFile:
@@ -103,6 +126,21 @@ def _hdf5_errors(path: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise CorruptFileError(f"{path}: is not a readable HDF5 file: {error}") from error
+
+
+def hdf5_contents(path: str) -> dict[str, str]:
+    """Return the datasets of a file with their shapes and types, in words."""
+    file_size(path)
+    h5py = need("h5py", "hdf5", path)
+    found: dict[str, str] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = f"{item.shape} {item.dtype}"
+
+    with _hdf5_errors(path), h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return found
 
 
 def open_hdf5(path: str, key: str | None, prefer: tuple[str, ...], integers: bool) -> VectorFile:
@@ -194,6 +232,13 @@ def parquet_file(path: str) -> Iterator[Any]:
         file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
     with file:
         yield file
+
+
+def parquet_contents(path: str) -> dict[str, str]:
+    """Return the columns of a file with their types, in words."""
+    with parquet_file(path) as file:
+        n = file.metadata.num_rows
+        return {field.name: f"({n},) {field.type}" for field in file.schema_arrow}
 
 
 def _number(kind: Any, path: str) -> np.dtype[Any] | None:

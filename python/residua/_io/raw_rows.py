@@ -32,6 +32,8 @@ _MAX_DIM = 10_000_000  # a first record that announces more is not one
 class RawRows(VectorFile):
     """Rows of `stride` bytes from `offset` on; the first `skip` bytes of each are not values."""
 
+    is_seekable = True
+
     def __init__(
         self,
         path: str,

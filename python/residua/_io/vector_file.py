@@ -52,6 +52,8 @@ class VectorFile(abc.ABC):
         Rows, columns, and the element type as it is stored.
     """
 
+    is_seekable = False  # whether `take` costs what it takes, not a pass over the file
+
     def __init__(self, path: str, format: str, n: int, dim: int, dtype: np.dtype[Any], key: str = "") -> None:
         self.path, self.format, self.key = path, format, key
         self.n, self.dim, self.dtype = n, dim, dtype
