@@ -15,7 +15,14 @@ import numpy as np
 from residua._io.raw_rows import matrix_shape, read_npy_header
 from residua._io.vector_file import VectorFile, choose, file_size, need
 from residua._typing import AnyArray
-from residua.errors import CorruptFileError, DtypeError, InvalidValueError, ShapeError, UnsupportedError
+from residua.errors import (
+    CorruptFileError,
+    DtypeError,
+    InvalidValueError,
+    ResiduaError,
+    ShapeError,
+    UnsupportedError,
+)
 
 __all__ = [
     "hdf5_contents",
@@ -182,6 +189,8 @@ class ParquetRows(VectorFile):
             for batch in file.iter_batches(batch_size=rows, columns=self._columns):
                 yield self._stack(batch, start) if self._wide else self._flat(batch.column(0), start)
                 start += batch.num_rows
+        if start != self.n:
+            raise CorruptFileError(f"{self.name}: holds {start} rows, its footer says {self.n}")
 
     def _stack(self, batch: Any, start: int) -> AnyArray:
         out = np.empty((batch.num_rows, self.dim), self.dtype)
@@ -215,10 +224,12 @@ class ParquetRows(VectorFile):
 @contextlib.contextmanager
 def _arrow_errors(path: str) -> Iterator[None]:
     pyarrow = need("pyarrow", "arrow", path)
+    # Damage that Arrow does not notice itself surfaces as an error of the conversion that trips over it.
+    faults = (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError, NotImplementedError)
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except faults as error:
+        if isinstance(error, ResiduaError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise CorruptFileError(f"{path}: is not a readable Parquet file: {error}") from error
 

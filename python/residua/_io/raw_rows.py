@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ast
 import struct
+import warnings
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -12,7 +14,7 @@ from numpy.lib import format as npy_format
 
 from residua._io.vector_file import VectorFile, file_size
 from residua._typing import AnyArray, IntArray
-from residua.errors import CorruptFileError, DtypeError, ShapeError, UnsupportedError
+from residua.errors import CorruptFileError, DtypeError, ShapeError
 
 __all__ = [
     "BIN_DTYPES",
@@ -26,6 +28,8 @@ __all__ = [
 
 VECS_DTYPES = {".fvecs": "<f4", ".bvecs": "u1", ".ivecs": "<i4"}
 BIN_DTYPES = {".fbin": "<f4", ".hbin": "<f2", ".u8bin": "u1", ".i8bin": "i1", ".ibin": "<i4"}
+_NPY_VERSIONS = {b"\1\0": ("<H", "latin1"), b"\2\0": ("<I", "latin1"), b"\3\0": ("<I", "utf-8")}
+_MAX_HEADER = 2**16
 _MAX_DIM = 10_000_000  # a first record that announces more is not one
 
 
@@ -104,24 +108,40 @@ class ColumnMajorRows(RawRows):
 
 
 def read_npy_header(file: IO[bytes], path: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return (shape, Fortran order, dtype) and leave the file at the first element."""
+    """Return (shape, Fortran order, dtype) and leave the file at the first element.
+
+    NumPy's own reader warns and raises a dozen kinds of errors on damaged headers; this one is strict.
+    """
+    start = file.read(8)
+    if start[:6] != b"\x93NUMPY" or start[6:] not in _NPY_VERSIONS:
+        raise CorruptFileError(f"{path}: is not a .npy array of version 1 to 3: it begins with {start!r}")
+    length_format, encoding = _NPY_VERSIONS[start[6:]]
     try:
-        version = npy_format.read_magic(file)
-        readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
-        if version not in readers:
-            raise UnsupportedError(f"{path}: .npy version {version[0]}.{version[1]} is not read")
-        shape, fortran, dtype = readers[version](file)
-    except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        if isinstance(error, UnsupportedError):
-            raise
-        raise CorruptFileError(f"{path}: is not a readable .npy array: bad header") from error
+        (length,) = struct.unpack(length_format, file.read(struct.calcsize(length_format)))
+        text = file.read(min(length, _MAX_HEADER + 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of literals and type names that are odd, and refused below
+            header = ast.literal_eval(text.decode(encoding).strip())
+            shape, fortran = header["shape"], header["fortran_order"]
+            dtype = npy_format.descr_to_dtype(header["descr"])
+        sizes = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+        if len(text) != length or len(header) != 3 or not sizes or type(fortran) is not bool:
+            raise ValueError
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        SyntaxError,
+        RecursionError,
+        MemoryError,
+        struct.error,
+    ) as error:
+        raise CorruptFileError(f"{path}: is not a readable .npy array: its header is damaged") from error
     if dtype.hasobject:
         raise DtypeError(f"{path}: holds Python objects, which are not loaded; save plain numbers")
     if dtype.kind == "V":
         raise DtypeError(f"{path}: holds elements of type {dtype}; save it as float32 or float16")
-    if any(size < 0 for size in shape):
-        raise CorruptFileError(f"{path}: is not a readable .npy array: shape {shape}")
-    return shape, bool(fortran), dtype
+    return shape, fortran, dtype
 
 
 def matrix_shape(shape: tuple[int, ...], path: str) -> tuple[int, int]:
@@ -165,6 +185,11 @@ def open_vecs(path: str, suffix: str) -> VectorFile:
         # Says which row is at fault where that can be told; reads the file once.
         for _ in rows.chunks(max(1, 2**24 // stride)):
             pass
+        with open(path, "rb") as file:
+            file.seek(rows.n * stride)
+            last = file.read(4)
+        if len(last) == 4 and (last_dim := struct.unpack("<i", last)[0]) != dim:
+            raise CorruptFileError(f"{path}: row {rows.n} has {last_dim} dims, the first row has {dim}")
         raise CorruptFileError(
             f"{path}: truncated: {size % stride} bytes follow row {rows.n - 1}, "
             f"a row of {dim} dims takes {stride}"

@@ -103,7 +103,7 @@ class RowWriter:
         if self._prefix:
             records = np.empty((len(rows), 4 + values.itemsize * self._dim), np.uint8)
             records[:, :4] = np.frombuffer(self._prefix, np.uint8)
-            records[:, 4:] = values.view(np.uint8).reshape(len(rows), -1)
+            records[:, 4:] = values.view(np.uint8).reshape(len(rows), records.shape[1] - 4)
             values = records
         self._file.write(values.tobytes())
         self._done += len(rows)
