@@ -129,22 +129,23 @@ class _Statistics:
         floats = floats[good]
         if floats.size == 0:
             return
+        self.low, self.high = min(self.low, float(floats.min())), max(self.high, float(floats.max()))
         norms = np.sqrt(np.einsum("ij,ij->i", floats, floats))
         self.zero_rows += int((norms == 0).sum())
-        self.low, self.high = min(self.low, float(floats.min())), max(self.high, float(floats.max()))
         self.norm_low = min(self.norm_low, float(norms.min()))
         self.norm_high = max(self.norm_high, float(norms.max()))
         self.norm_sum += float(norms.sum())
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, dtype: np.dtype[Any]) -> dict[str, Any]:
         good = self.rows - self.bad_rows
         share = {"rows_looked_at": self.rows, "share_of_nan_rows": self.bad_rows / max(self.rows, 1)}
         if good == 0:
             return share
+        share |= {"min": self.low, "max": self.high}
+        if dtype.kind in "iu" and dtype.itemsize > 1:  # ids, not vectors
+            return share
         return share | {
             "zero_rows": self.zero_rows,
-            "min": self.low,
-            "max": self.high,
             "norms": {"min": self.norm_low, "mean": self.norm_sum / good, "max": self.norm_high},
         }
 
@@ -173,7 +174,7 @@ def _vector_facts(file: VectorFile, full: bool) -> dict[str, Any]:
         else:  # one pass costs what a sample would
             for chunk in file.chunks(step):
                 statistics.add(chunk)
-    return facts | statistics.facts()
+    return facts | statistics.facts(file.dtype)
 
 
 def _plain(value: float) -> float | str:
