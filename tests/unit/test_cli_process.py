@@ -13,7 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 QUIET = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
@@ -139,6 +142,31 @@ def test_files_larger_than_memory(large: Path, tmp_path: Path, command: list[str
         codes = np.load(tmp_path / "codes.npy", mmap_mode="r")
         assert codes.shape[0] == 524_288
         np.testing.assert_array_equal(codes[:4096], codes[-4096:])
+
+
+PEAK = """
+import re, sys
+from residua.__main__ import main
+code = main()
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("name", ["x.parquet::x", "x.h5"])
+def test_containers_are_streamed_too(large: Path, tmp_path: Path, name: str) -> None:
+    """One row group, one dataset: Arrow and HDF5 need address space of their own, so the peak is measured."""
+    x = np.load(large, mmap_mode="r")
+    if name == "x.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            file["x"] = x
+    else:
+        column = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), 256)
+        pq.write_table(pa.table({"x": column}), tmp_path / "x.parquet", compression=None)
+    command = [sys.executable, "-c", PEAK, "encode", name, "o.npy", "--codec", "binary", "--threads", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) * 1024 < 0.7 * large.stat().st_size
 
 
 def test_the_limit_would_be_felt(large: Path) -> None:

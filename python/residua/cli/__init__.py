@@ -46,11 +46,12 @@ def _root(
 ) -> None:
     """Embedding compression and nearest-neighbour search.
 
-    Vector files: .npy .npz .fvecs .bvecs .ivecs .fbin .hbin .u8bin .i8bin .ibin .parquet .hdf5 .h5.
-    They are read in chunks, so they may be larger than memory. Where a file has several arrays, FILE::NAME
-    says which.
+    Vector files: .npy .npz .fvecs .bvecs .ivecs .fbin .hbin .u8bin .i8bin
+    .ibin .parquet .hdf5 .h5; read in chunks, so they may be larger than memory.
+    Where a file has several arrays, FILE::NAME says which.
 
-    Exit codes: 0 done, 1 the data or a file is at fault, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 done, 1 a file or its data are at fault, 2 wrong usage,
+    130 interrupted.
     """
 
 

@@ -71,6 +71,12 @@ def _exit_code(action: Callable[[], Any]) -> int:
 class OneLineErrors(TyperGroup):
     """The root command; replaces Typer's framed errors, which take several lines."""
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # some versions of Typer print an empty line before they say Abort
+            raise typer.Exit(INTERRUPTED) from None
+
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         run = super().main
         extra["standalone_mode"] = False
