@@ -244,5 +244,8 @@ def test_bench_refuses(run: Run, vectors: Matrix) -> None:
     np.save("gt.npy", np.zeros((1, 1), "i4"))
     fail(run("bench", "few.npy", "--truth", "gt.npy"), 2, "--queries")
     fail(run("bench", "none.npy"), 1, "none.npy")
+    np.save("more.npy", vectors[:200])
+    limited = ("--truth", "gt.npy", "--limit", 100)
+    fail(run("bench", "more.npy", "--queries", "few.npy", *limited), 2, "--truth", "--limit")
     Path("file").write_text("")
     fail(run("bench", "few.npy", "--out", "file"), 1, "file")

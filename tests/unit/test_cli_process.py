@@ -232,7 +232,7 @@ def test_an_interrupted_encode_leaves_nothing(
     assert printed == ""
     assert "Traceback" not in complaint
     if number == signal.SIGINT:
-        assert complaint == "residua: interrupted; nothing was left behind\n"
+        assert complaint == "residua: interrupted; no unfinished file is left\n"
     assert [path.name for path in tmp_path.iterdir()] == ["codes.npy"]
     assert (tmp_path / "codes.npy").read_bytes() == b"old"
 

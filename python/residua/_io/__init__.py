@@ -18,7 +18,14 @@ from residua._io.archives import (
 )
 from residua._io.ids import read_ids
 from residua._io.raw_rows import BIN_DTYPES, VECS_DTYPES, open_bin, open_npy, open_vecs
-from residua._io.vector_file import VectorFile, float_chunks, rows_per_chunk, sample_rows, take_floats
+from residua._io.vector_file import (
+    VectorFile,
+    file_size,
+    float_chunks,
+    rows_per_chunk,
+    sample_rows,
+    take_floats,
+)
 from residua._io.write import RowWriter, atomic_output, check_output, suffix_of
 from residua.errors import UnsupportedError
 
@@ -78,7 +85,7 @@ def open_vectors(
     name, key = split_key(os.fsdecode(path), key)
     suffix = suffix_of(name)
     if suffix not in SUFFIXES:
-        os.stat(name)  # a file that is not there is the better message
+        file_size(name)  # missing, empty or a folder: the better message
         raise UnsupportedError(
             f"{name}: unknown kind of vector file {suffix or '(no suffix)'!r}; "
             f"expected one of {' '.join(SUFFIXES)}"

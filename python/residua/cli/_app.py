@@ -64,7 +64,7 @@ def _exit_code(action: Callable[[], Any]) -> int:
         complain(_describe(error))
         return FAILED
     if code == INTERRUPTED:
-        complain("interrupted; nothing was left behind")
+        complain("interrupted; no unfinished file is left")
     return code if isinstance(code, int) else 0
 
 

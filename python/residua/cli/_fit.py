@@ -53,6 +53,9 @@ class CodecRequest:
         if self.file is not None:
             return self._loaded(file)
         codec = make_codec(self.kind or "recurrent", file.dim, self.bits, self.seed)
+        for name, value in (("--sample", self.sample), ("--queries", self.queries)):
+            if codec.is_trained and value is not None:
+                raise usage_error(f"--codec {self.kind} learns nothing from data, {name} cannot be used")
         queries = None
         if self.queries is not None:
             queries = read_queries(self.queries, file.dim, self.metric)

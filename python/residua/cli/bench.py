@@ -85,6 +85,7 @@ def bench(
 
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made should fail before the work
     files = _in_folder(source) if Path(source).is_dir() else {"base": source}
+    given_truth = truth is not None
     queries, truth = queries or files.get("queries"), truth or files.get("truth")
     chosen = metric or files.get("metric") or "cosine"
     if is_container(files["base"]):
@@ -94,6 +95,8 @@ def bench(
         _bench_index(Path(source), queries, truth, out, repeats, threads)
         return
     data = _load(files["base"], key, queries, truth, chosen, limit, seed)
+    if given_truth and data.truth is None:
+        raise usage_error(f"--truth belongs to all vectors, --limit {limit} draws some; leave one out")
     k = min(_K, len(data.base))
     right = data.truth
     if right is None:
