@@ -20,8 +20,10 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    from residua.cli import run
-
+    try:
+        from residua.cli import run
+    except KeyboardInterrupt:
+        return 130
     return run()
 
 

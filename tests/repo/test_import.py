@@ -24,7 +24,7 @@ print(json.dumps({"threads": after - threads, "python": threading.active_count()
 """
 # NumPy's BLAS may start a pool of its own; limited to one thread it starts none.
 QUIET = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-HEAVY = {"faiss", "matplotlib", "ml_dtypes", "pyarrow", "rich", "scipy", "torch", "typer"}
+HEAVY = {"faiss", "h5py", "matplotlib", "ml_dtypes", "pyarrow", "rich", "scipy", "torch", "typer"}
 
 
 @pytest.fixture(scope="module")

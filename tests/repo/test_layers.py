@@ -120,7 +120,7 @@ def test_kernel_bodies_include_nothing_that_could_leak(
 
 
 # Python: modules for the command line stand on top and alone may need its packages at import.
-TOP_MODULES = {"__main__", "_plot", "cli", "demo"}
+TOP_MODULES = {"__main__", "_measure", "_plot", "cli", "demo"}
 BASE_PACKAGES = {"numpy", "residua"}
 
 
