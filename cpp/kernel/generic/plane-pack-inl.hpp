@@ -44,21 +44,30 @@ inline void unpack_planes(std::size_t bytes, const std::uint8_t* strips, std::si
 // the product adds up do not overlap.
 inline std::uint32_t spread_nibble(std::uint32_t x) { return (x * 0x80402010u) & 0x80808080u; }
 
+// The values of 4 dims of all rows, a byte each, from their strips in planes 0 … planes - 1. A plain
+// function of the same name in the vocabulary of an instruction set goes before this template.
+template <class Byte>
+void spread_strips(const Byte* const* strips, std::uint32_t planes, Byte* cells) {
+    std::uint32_t rows[kBlockRows] = {};
+    for (std::uint32_t t = 0; t < planes; ++t) {
+        for (std::size_t j = 0; j < kStripBytes; ++j) {
+            rows[j] |= spread_nibble(strips[t][j] & 15u) >> (7 - t);
+            rows[j + kStripBytes] |= spread_nibble(strips[t][j] >> 4) >> (7 - t);
+        }
+    }
+    std::memcpy(cells, rows, sizeof rows);
+}
+
 inline void expand_planes(const PlaneLayout& layout, const std::uint8_t* strips, std::uint8_t* cells) {
     const std::uint8_t* plane[kMaxPlanes] = {};
     for (std::uint32_t t = layout.planes; t-- > 0; strips += layout.groups[t] * kGroupStrips * kStripBytes) {
         plane[t] = strips;
     }
+    std::uint32_t planes = layout.planes;  // of the group at hand
     for (std::size_t s = 0; s < layout.groups[0] * kGroupStrips; ++s, cells += kBlockRows * 4) {
-        std::uint32_t rows[kBlockRows] = {};
-        for (std::uint32_t t = 0; t < layout.planes && s < layout.groups[t] * kGroupStrips; ++t) {
-            const std::uint8_t* strip = plane[t] + s * kStripBytes;
-            for (std::size_t j = 0; j < kStripBytes; ++j) {
-                rows[j] |= spread_nibble(strip[j] & 15u) >> (7 - t);
-                rows[j + kStripBytes] |= spread_nibble(strip[j] >> 4) >> (7 - t);
-            }
-        }
-        std::memcpy(cells, rows, sizeof rows);
+        while (s >= layout.groups[planes - 1] * kGroupStrips) --planes;
+        spread_strips(plane, planes, cells);
+        for (std::uint32_t t = 0; t < planes; ++t) plane[t] += kStripBytes;
     }
 }
 

@@ -243,6 +243,24 @@ inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit
            std::uint32_t{_mm512_cmple_epi32_mask(_mm512_loadu_si512(values + 16), l)} << 16;
 }
 
+// The values of 4 dims of all rows, a byte each, from their strips in planes 0 … planes - 1.
+inline void spread_strips(const std::uint8_t* const* strips, std::uint32_t planes, std::uint8_t* cells) {
+    // Entry x: the bits of the nibble x, first dim first.
+    const __m512i table = _mm512_set_epi32(0x01010101, 0x00010101, 0x01000101, 0x00000101, 0x01010001, 0x00010001,
+                                           0x01000001, 0x00000001, 0x01010100, 0x00010100, 0x01000100, 0x00000100,
+                                           0x01010000, 0x00010000, 0x01000000, 0x00000000);
+    __m512i low = _mm512_setzero_si512(), high = low;
+    for (std::uint32_t t = planes; t-- > 0;) {
+        // The look-up takes the low four bits of an index only.
+        const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(strips[t]));
+        const __m512i x = _mm512_cvtepu8_epi32(codes);
+        low = _mm512_or_si512(_mm512_slli_epi32(low, 1), _mm512_permutexvar_epi32(x, table));
+        high = _mm512_or_si512(_mm512_slli_epi32(high, 1), _mm512_permutexvar_epi32(_mm512_srli_epi32(x, 4), table));
+    }
+    _mm512_storeu_si512(cells, low);
+    _mm512_storeu_si512(cells + 64, high);
+}
+
 // scalar codes (kernel/byte_kernels.hpp)
 
 // 32-bit sums of 16 rows, a cell of 4 bytes each.

@@ -117,6 +117,8 @@ inline Bytes load_bytes(const std::uint8_t* p) { return vld1q_u8(p); }
 inline void prefetch(const std::uint8_t* p) { __builtin_prefetch(p); }
 inline Bytes low_nibbles(Bytes x) { return vandq_u8(x, vdupq_n_u8(15)); }
 inline Bytes high_nibbles(Bytes x) { return vshrq_n_u8(x, 4); }
+inline constexpr float kCellsFrom = 1e9f;  // without integer products of four bytes, never
+
 inline Bytes look_up(Bytes tables, Bytes index) { return vqtbl1q_u8(tables, index); }
 inline Bytes add_bytes(Bytes x, Bytes y) { return vaddq_u8(x, y); }
 
@@ -222,6 +224,7 @@ struct CellSums {
     int32x4_t v;
 };
 inline constexpr std::size_t kCellVecs = 2;
+inline constexpr std::size_t kCellTile = 4;
 
 inline CellSums zero_sums() { return {vdupq_n_s32(0)}; }
 inline void store_sums(CellSums x, std::int32_t* out) { vst1q_s32(out, x.v); }
