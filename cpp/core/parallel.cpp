@@ -10,7 +10,6 @@
 #include <exception>
 #include <mutex>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -101,8 +100,8 @@ void parallel_for(std::size_t n, std::size_t grain, int num_threads,
     for (int w = 1; w < workers; ++w) {
         try {
             threads.emplace_back(run, w, nullptr);
-        } catch (const std::system_error&) {
-            break;  // fewer threads than asked for: slower, never wrong
+        } catch (const std::exception&) {
+            break;  // no thread or no memory for one: fewer than asked for are slower, never wrong
         }
     }
     InterruptPoll poll;

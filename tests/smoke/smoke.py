@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an installed wheel must do anywhere: no test packages, no source tree, a few seconds.
 
-    python smoke.py [--isa NAME]
+python smoke.py [--isa NAME]
 """
 
 from __future__ import annotations
