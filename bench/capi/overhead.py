@@ -42,7 +42,9 @@ def main() -> None:
             index.add(x[:rows])
             index.save(folder / "index")
             x[rows:].tofile(folder / "queries")
-            c, cpp, difference = run(folder / "build" / "overhead", folder / "index", folder / "queries", "10").split()
+            c, cpp, difference = run(
+                folder / "build" / "overhead", folder / "index", folder / "queries", "10"
+            ).split()
             print(f"{rows:>6} {dim:>6} {c:>8} {cpp:>8} {difference:>8}")
 
 
