@@ -4,13 +4,14 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "bindings/arrays.hpp"
 #include "bindings/register.hpp"
+#include "core/matrix_checks.hpp"
 #include "core/parallel.hpp"
 #include "index/embedding_table.hpp"
 #include "index/flat_index.hpp"
+#include "index/index.hpp"
 
 namespace residua::bindings {
 namespace {
@@ -84,8 +85,6 @@ py::object to_array(const IdList& ids) {
     return slots.take();
 }
 
-float to_public(Metric metric, float score) { return metric == Metric::l2 ? std::max(0.0f, -score) : score; }
-
 py::dict stats_of(const SearchResult& r) {
     py::dict d;
     d["plan"] = r.plan;
@@ -104,12 +103,12 @@ py::tuple to_python(const FlatIndex& index, const SearchResult& r) {
     Array<float> scores(shape);
     Array<std::int64_t> counts(static_cast<py::ssize_t>(nq));
     const Metric metric = r.counts_bits ? Metric::ip : index.metric();
-    std::fill_n(scores.mutable_data(), nq * width, metric == Metric::l2 ? -kWorstScore : kWorstScore);
+    std::fill_n(scores.mutable_data(), nq * width, public_score(metric, kWorstScore));
     for (std::size_t q = 0; q < nq; ++q) {
         for (std::size_t i = r.offsets[q]; i < r.offsets[q + 1]; ++i) {
             const std::size_t slot = q * width + (i - r.offsets[q]);
             ids.set(slot, i);
-            scores.mutable_data()[slot] = to_public(metric, r.scores[i]);
+            scores.mutable_data()[slot] = public_score(metric, r.scores[i]);
         }
         counts.mutable_data()[q] = static_cast<std::int64_t>(r.offsets[q + 1] - r.offsets[q]);
     }
@@ -173,7 +172,7 @@ py::tuple range_search(const FlatIndex& index, const Array<float>& queries, floa
         py::gil_scoped_release release;
         r = index.range_search(q, inside, &rows, resolve_num_threads(num_threads));
     }
-    for (float& s : r.scores) s = to_public(index.metric(), s);
+    for (float& s : r.scores) s = public_score(index.metric(), s);
     const auto n = static_cast<py::ssize_t>(r.scores.size());
     std::vector<std::int64_t> offsets(r.offsets.begin(), r.offsets.end());
     const auto n_offsets = static_cast<py::ssize_t>(offsets.size());
@@ -250,21 +249,21 @@ void register_index(py::module_& m) {
             store::OpenOptions options;
             options.mmap = mmap;
             options.verify = verify == "full" ? store::Verify::full : store::Verify::quick;
-            std::shared_ptr<FlatIndex> index;
+            std::shared_ptr<index::Index> index;
             std::shared_ptr<index::EmbeddingTable> table;
             std::shared_ptr<const codec::Codec> codec;
             {
                 py::gil_scoped_release release;
                 const store::Reader in = store::Reader::open(path, options);
-                if (in.kind() == FlatIndex::kKind) {
-                    index = FlatIndex::load(in);
+                if (index::holds_index(in)) {
+                    index = index::read_index(in);
                 } else if (in.kind() == index::EmbeddingTable::kKind) {
                     table = index::EmbeddingTable::load(in);
                 } else {
                     codec = codec::read_codec(in);
                 }
             }
-            if (index) return py::cast(index);
+            if (index) return py::cast(index);  // as the class that it is
             return table ? py::cast(table) : py::cast(codec);
         },
         py::arg("path"), py::arg("mmap"), py::arg("verify"));
@@ -274,13 +273,8 @@ void register_index(py::module_& m) {
         [](const Array<float>& x) -> py::ssize_t {
             const ConstMatrix rows = matrix(x);
             py::gil_scoped_release release;
-            for (std::size_t r = 0; r < rows.rows; ++r) {
-                const float* v = rows.row(r);
-                float sum = 0;  // 0 * finite stays 0; NaN and infinity turn it into NaN
-                for (std::size_t i = 0; i < rows.cols; ++i) sum += v[i] * 0.0f;
-                if (std::isnan(sum)) return static_cast<py::ssize_t>(r);
-            }
-            return -1;
+            const auto r = first_non_finite_row(rows);
+            return r ? static_cast<py::ssize_t>(*r) : -1;
         },
         py::arg("x"));
     m.def(
@@ -288,12 +282,8 @@ void register_index(py::module_& m) {
         [](const Array<float>& x) -> py::ssize_t {
             const ConstMatrix rows = matrix(x);
             py::gil_scoped_release release;
-            for (std::size_t r = 0; r < rows.rows; ++r) {
-                if (std::all_of(rows.row(r), rows.row(r) + rows.cols, [](float v) { return v == 0.0f; })) {
-                    return static_cast<py::ssize_t>(r);
-                }
-            }
-            return -1;
+            const auto r = first_zero_row(rows);
+            return r ? static_cast<py::ssize_t>(*r) : -1;
         },
         py::arg("x"));
 }

@@ -25,6 +25,11 @@ inline const char* to_string(Metric m) {
     return "?";
 }
 
+// A score as users see it: l2 as a squared distance.
+inline float public_score(Metric metric, float score) {
+    return metric != Metric::l2 ? score : score < 0 ? -score : 0.0f;
+}
+
 inline Metric parse_metric(std::string_view s) {
     if (s == "cosine") return Metric::cosine;
     if (s == "ip") return Metric::ip;

@@ -5,14 +5,11 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <fstream>
 #include <mutex>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -20,6 +17,7 @@
 #include <sched.h>
 #endif
 
+#include "core/cpu_quota.hpp"
 #include "core/error.hpp"
 
 namespace residua {
@@ -34,22 +32,6 @@ int affinity_cpus() {
     if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
 #endif
     return std::max(1u, std::thread::hardware_concurrency());
-}
-
-// cgroup v2 "cpu.max": "<quota|max> <period>"; v1: two files. Absent or unlimited: no bound.
-int cgroup_cpus() {
-    auto bound = [](double quota, double period) {
-        return quota > 0 && period > 0 ? std::max(1, static_cast<int>(std::ceil(quota / period))) : 1 << 20;
-    };
-    std::string quota;
-    double period = 0;
-    if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> quota >> period) {
-        return quota == "max" ? 1 << 20 : bound(std::atof(quota.c_str()), period);
-    }
-    double q = 0;
-    std::ifstream fq("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), fp("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-    if (fq >> q && fp >> period) return bound(q, period);
-    return 1 << 20;
 }
 
 class InterruptPoll {
@@ -69,7 +51,7 @@ private:
 }  // namespace
 
 int default_num_threads() {
-    int n = std::min(affinity_cpus(), cgroup_cpus());
+    int n = std::min(affinity_cpus(), current_cpu_quota());
     if (const char* env = std::getenv("RESIDUA_NUM_THREADS"); env != nullptr && *env != '\0') {
         int cap = 0;
         auto [end, ec] = std::from_chars(env, env + std::strlen(env), cap);
@@ -118,8 +100,8 @@ void parallel_for(std::size_t n, std::size_t grain, int num_threads,
     for (int w = 1; w < workers; ++w) {
         try {
             threads.emplace_back(run, w, nullptr);
-        } catch (const std::system_error&) {
-            break;  // fewer threads than asked for: slower, never wrong
+        } catch (const std::exception&) {
+            break;  // no thread or no memory for one: fewer than asked for are slower, never wrong
         }
     }
     InterruptPoll poll;

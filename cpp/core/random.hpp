@@ -22,7 +22,12 @@ public:
     }
     // Uniform in [0, bound); the bias for bounds below 2^32 is under 2^-32.
     std::uint64_t below(std::uint64_t bound) {
-        return static_cast<std::uint64_t>((static_cast<unsigned __int128>(next()) * bound) >> 64);
+        // The upper half of the 128-bit product, in halves of 32 bits: not every compiler has such a type.
+        const std::uint64_t a = next();
+        const std::uint64_t low = (a & 0xffffffffu) * (bound & 0xffffffffu);
+        const std::uint64_t cross = (a >> 32) * (bound & 0xffffffffu) + (low >> 32);
+        const std::uint64_t other = (a & 0xffffffffu) * (bound >> 32) + (cross & 0xffffffffu);
+        return (a >> 32) * (bound >> 32) + (cross >> 32) + (other >> 32);
     }
     double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
 

@@ -2,7 +2,6 @@
 #include "index/exact_scan.hpp"
 
 #include <bit>
-#include <cfloat>
 #include <cmath>
 #include <limits>
 
@@ -22,6 +21,7 @@ using store::RowType;
 
 constexpr float kUnit = 0x1.0p-24f;     // rounding unit of float32
 constexpr float kHuge = 1e37f;          // squared norms above this may overflow: no bound is given
+constexpr float kTiny = std::numeric_limits<float>::min();  // the smallest normal one
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr std::size_t kMinBatch = 4;    // fewer queries are streamed: packing would cost more than it saves
 constexpr std::size_t kPoolBytes = std::size_t{256} << 20;
@@ -59,8 +59,8 @@ public:
     QueryBounds query(const float* q) const {
         const float q2 = static_cast<float>(kernels_.exact_dot_f32(q, q, source_.dim));
         const bool l2 = metric_ == Metric::l2;
-        const float gain = !(q2 <= kHuge) ? kInf : l2 ? relative_ : relative_ * std::sqrt(std::max(q2, FLT_MIN));
-        return {l2 ? q2 : 0.0f, gain, FLT_MIN + (l2 ? relative_ * q2 : 0.0f)};
+        const float gain = !(q2 <= kHuge) ? kInf : l2 ? relative_ : relative_ * std::sqrt(std::max(q2, kTiny));
+        return {l2 ? q2 : 0.0f, gain, kTiny + (l2 ? relative_ * q2 : 0.0f)};
     }
 
     RowBounds row(std::size_t i) const {
@@ -70,8 +70,8 @@ public:
             return {scale * inv, 0.0f, inv <= 1e30f ? 1.25f : kInf};
         }
         const float x2 = squared_norm(i);
-        if (metric_ == Metric::ip) return {scale, 0.0f, x2 <= kHuge ? 1.25f * std::sqrt(std::max(x2, FLT_MIN)) : kInf};
-        return {2.0f * scale, -x2, x2 <= kHuge ? 2.0f * x2 + FLT_MIN : kInf};
+        if (metric_ == Metric::ip) return {scale, 0.0f, x2 <= kHuge ? 1.25f * std::sqrt(std::max(x2, kTiny)) : kInf};
+        return {2.0f * scale, -x2, x2 <= kHuge ? 2.0f * x2 + kTiny : kInf};
     }
 
     // <q, x> for a row as it is stored; a byte row's scale is in its weight.
@@ -97,7 +97,7 @@ public:
     // 2 u distance (norm(q) + distance).
     float distance_error(float squared, const QueryBounds& q) const {
         const float bytes = source_.type == RowType::i8 ? 8.0f * kUnit * (q.offset + squared) : 0.0f;
-        return relative_ * squared + bytes + FLT_MIN;
+        return relative_ * squared + bytes + kTiny;
     }
 
     const RowSource& source() const { return source_; }

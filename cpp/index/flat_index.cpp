@@ -269,6 +269,19 @@ void FlatIndex::compact() {
     ids_.compact(keep);
 }
 
+// Live row i, counted in order of insertion, is set where allows(i).
+template <class Allows>
+void FlatIndex::set_live_rows(std::size_t given, Allows allows, Bitset& out) const {
+    if (given != ids_.size()) {
+        throw Error(ErrorKind::shape, "filter: a mask needs one value per row of the index, expected " +
+                                          std::to_string(ids_.size()) + ", got " + std::to_string(given));
+    }
+    std::size_t i = 0;
+    for (std::uint32_t r = 0; r < ids_.rows(); ++r) {
+        if (ids_.is_live(r) && allows(i++)) out.set(r);
+    }
+}
+
 // The rows that are live and pass the filter; nullptr when that is every row.
 std::unique_ptr<Bitset> FlatIndex::allowed_rows(const Filter* filter) const {
     const bool filtered = filter != nullptr && !std::holds_alternative<std::monostate>(*filter);
@@ -278,36 +291,40 @@ std::unique_ptr<Bitset> FlatIndex::allowed_rows(const Filter* filter) const {
         for (std::uint32_t r : ids_.live_rows()) out->set(r);
     } else if (const auto* ids = std::get_if<IdList>(filter)) {
         for (std::uint32_t r : rows_of(*ids, true)) out->set(r);
+    } else if (const auto* mask = std::get_if<std::vector<std::uint8_t>>(filter)) {
+        set_live_rows(mask->size(), [&](std::size_t i) { return (*mask)[i] != 0; }, *out);
     } else {
-        const auto& mask = std::get<std::vector<std::uint8_t>>(*filter);
-        if (mask.size() != ids_.size()) {
-            throw Error(ErrorKind::shape, "filter: a mask needs one value per row of the index, expected " +
-                                              std::to_string(ids_.size()) + ", got " + std::to_string(mask.size()));
-        }
-        std::size_t i = 0;
-        for (std::uint32_t r = 0; r < ids_.rows(); ++r) {
-            if (ids_.is_live(r) && mask[i++] != 0) out->set(r);
-        }
+        const auto bits = std::get<RowBits>(*filter);
+        set_live_rows(bits.rows, [&](std::size_t i) { return (bits.bytes[i / 8] >> (i % 8) & 1) != 0; }, *out);
     }
     return out;
 }
 
 // Rows become ids while the lock is held; afterwards other rows may stand in their places.
 SearchResult FlatIndex::finish(std::vector<std::vector<ScoredRow>> hits, SearchResult out) const {
-    std::vector<std::uint32_t> rows;
     out.offsets.assign(1, 0);
     for (const auto& query_hits : hits) {
         for (const ScoredRow& h : query_hits) {
-            rows.push_back(h.row);
+            out.rows.push_back(h.row);
             out.scores.push_back(h.score);
         }
-        out.offsets.push_back(rows.size());
+        out.offsets.push_back(out.rows.size());
     }
-    out.ids = ids_of(rows);
+    out.ids = ids_of(out.rows);
     return out;
 }
 
+void FlatIndex::check(const SearchParams& params) const {
+    if (params.scoring == Scoring::symmetric && !wants_codec_) {
+        throw Error(ErrorKind::unsupported, "symmetric scoring needs a codec; this index scans float vectors");
+    }
+    if (params.rerank > 0 && mode_ == VectorMode::none) {
+        throw Error(ErrorKind::value, "rerank needs kept vectors, and this index was made with vectors='none'");
+    }
+}
+
 SearchResult FlatIndex::search(ConstMatrix queries, const SearchParams& params) const {
+    check(params);
     std::shared_lock lock(mutex_);
     if (codec_ == nullptr) {
         const auto allowed = allowed_rows(params.filter);

@@ -10,7 +10,6 @@
 #include <shared_mutex>
 #include <span>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "codec/codec.hpp"
@@ -18,6 +17,7 @@
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
+#include "index/index.hpp"
 #include "store/container.hpp"
 #include "store/id_map.hpp"
 #include "store/shared_array.hpp"
@@ -25,43 +25,7 @@
 
 namespace residua::index {
 
-enum class Scoring : std::uint8_t { asymmetric, symmetric };
-
-inline constexpr std::int64_t kAutoRerank = -1;
-
-// Ids as users give and get them: integers or strings, never both.
-struct IdList {
-    store::IdKind kind = store::IdKind::integer;
-    std::vector<std::int64_t> ints;
-    std::vector<std::string> strings;
-
-    std::size_t size() const { return kind == store::IdKind::string ? strings.size() : ints.size(); }
-};
-
-// Which rows a search may return: those of some ids (unknown ids allow nothing), or a mask over the
-// live rows in order of insertion.
-using Filter = std::variant<std::monostate, IdList, std::vector<std::uint8_t>>;
-
-struct SearchParams {
-    std::size_t k = 10;
-    Scoring scoring = Scoring::asymmetric;
-    std::int64_t rerank = kAutoRerank;  // 0: none; otherwise how many candidates are settled exactly
-    const Filter* filter = nullptr;     // nullptr: all
-    int num_threads = 1;
-};
-
-// Best first; larger scores are better (l2: minus the squared distance).
-struct SearchResult {
-    std::vector<std::size_t> offsets;          // query i: [offsets[i], offsets[i + 1])
-    IdList ids;
-    std::vector<float> scores;
-    std::string plan;                          // "exact", "codes" or "codes+rerank"
-    std::uint64_t visited = 0;                 // rows per query
-    std::uint64_t reranked = 0;                // candidates per query
-    bool counts_bits = false;                  // scores are dim - 2 hamming, whatever the metric
-};
-
-class FlatIndex {
+class FlatIndex final : public Index {
 public:
     static constexpr const char* kKind = "flat_index";
 
@@ -69,12 +33,12 @@ public:
     // codec_recipe: how the caller will make that codec; kept and saved as it is, never read here.
     FlatIndex(std::size_t dim, Metric metric, store::VectorMode mode, bool wants_codec, std::string codec_recipe = {});
 
-    std::size_t dim() const { return dim_; }
-    Metric metric() const { return metric_; }
+    std::size_t dim() const override { return dim_; }
+    Metric metric() const override { return metric_; }
     store::VectorMode mode() const { return mode_; }
     bool awaits_codec() const;
     const std::string& codec_recipe() const { return codec_recipe_; }
-    std::size_t size() const;
+    std::size_t size() const override;
     std::shared_ptr<const codec::Codec> codec() const;
 
     // Encodes all rows; once only.
@@ -86,7 +50,7 @@ public:
     // replaced in place. All or nothing.
     IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads);
 
-    SearchResult search(ConstMatrix queries, const SearchParams& params) const;
+    SearchResult search(ConstMatrix queries, const SearchParams& params) const override;
     SearchResult search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const;
     // All rows whose score is at least `threshold` (larger is better), on the kept vectors where
     // there are any.
@@ -97,7 +61,8 @@ public:
     // Vectors of the ids as kept, or decoded from their codes; row-major, ids.size() x dim.
     std::vector<float> get(const IdList& ids) const;
     bool contains(const IdList& ids) const;
-    store::IdKind id_kind() const;
+    store::IdKind id_kind() const override;
+    const store::IdMap& id_map() const override { return ids_; }
     void compact();
 
     std::map<std::string, std::size_t> memory() const;
@@ -105,12 +70,15 @@ public:
     static std::shared_ptr<FlatIndex> load(const store::Reader& reader);
 
 private:
+    void check(const SearchParams& params) const;  // refuses what this index cannot serve
     std::vector<std::uint32_t> rows_of(const IdList& ids, bool skip_missing) const;
     IdList ids_of(std::span<const std::uint32_t> rows) const;
     void write_code(std::uint32_t row, const std::uint8_t* code);
     void append_codes(const std::uint8_t* codes, std::size_t n);
     std::size_t blocks(std::size_t rows) const { return (rows + codec::kBlockRows - 1) / codec::kBlockRows; }
     const store::VectorStore& vectors() const { return staging_ ? *staging_ : vectors_; }
+    template <class Allows>
+    void set_live_rows(std::size_t given, Allows allows, Bitset& out) const;
     std::unique_ptr<Bitset> allowed_rows(const Filter* filter) const;
     SearchResult finish(std::vector<std::vector<ScoredRow>> hits, SearchResult out) const;
     const TieOrder* tie_order() const { return ids_.is_monotone() ? nullptr : &ids_; }

@@ -32,6 +32,8 @@ MAY_INCLUDE = {
     "bindings": MULTIVECTOR | {"cuda", "bindings"},
     "include": {"include"},
 }
+# Public headers include each other only, and cpp/capi implements them.
+PUBLIC_FOLDERS = ("include", "capi")
 # Kernel bodies reach nothing but their data sheets and the vector vocabulary.
 ISA_FOLDERS = ("kernel/isa", "kernel/generic", "kernel/simd")
 ISA_STD_HEADERS = {"cstddef", "cstdint", "cstring", "type_traits", "utility", "bit", "limits", "cmath"}
@@ -82,6 +84,10 @@ def test_includes_point_downwards(root: Path, sources: Callable[..., list[Path]]
         relative = path.relative_to(root / "cpp")
         assert relative.parts[0] in MAY_INCLUDE, f"{relative}: a folder without a floor"
         for quoted, header in includes(path):
+            if header.startswith("residua/"):  # public, found as users find it
+                if relative.parts[0] not in PUBLIC_FOLDERS:
+                    wrong.append(f"{relative} includes {header}: only {', '.join(PUBLIC_FOLDERS)} may")
+                continue
             if quoted and (reason := upward_include(relative.parts[0], header)):
                 wrong.append(f"{relative} includes {header}: {reason}")
     assert not wrong, "\n".join(wrong)

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every index is asked and what it answers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "store/id_map.hpp"
+
+namespace residua::index {
+
+enum class Scoring : std::uint8_t { asymmetric, symmetric };
+
+inline constexpr std::int64_t kAutoRerank = -1;
+
+// Ids as users give and get them: integers or strings, never both.
+struct IdList {
+    store::IdKind kind = store::IdKind::integer;
+    std::vector<std::int64_t> ints;
+    std::vector<std::string> strings;
+
+    std::size_t size() const { return kind == store::IdKind::string ? strings.size() : ints.size(); }
+};
+
+// A bit per live row, least significant first; shown, not owned.
+struct RowBits {
+    const std::uint8_t* bytes = nullptr;
+    std::size_t rows = 0;
+};
+
+// Which rows a search may return: those of some ids (unknown ids allow nothing), or a mask over the
+// live rows in order of insertion, of bytes or of bits.
+using Filter = std::variant<std::monostate, IdList, std::vector<std::uint8_t>, RowBits>;
+
+struct SearchParams {
+    std::size_t k = 10;
+    Scoring scoring = Scoring::asymmetric;
+    std::int64_t rerank = kAutoRerank;  // 0: none; otherwise how many candidates are settled exactly
+    const Filter* filter = nullptr;     // nullptr: all
+    int num_threads = 1;
+};
+
+// Best first; larger scores are better (l2: minus the squared distance).
+struct SearchResult {
+    std::vector<std::size_t> offsets;          // query i: [offsets[i], offsets[i + 1])
+    std::vector<std::uint32_t> rows;           // where the ids stood during the search
+    IdList ids;
+    std::vector<float> scores;
+    std::string plan;                          // "exact", "codes" or "codes+rerank"
+    std::uint64_t visited = 0;                 // rows per query
+    std::uint64_t reranked = 0;                // candidates per query
+    bool counts_bits = false;                  // scores are dim - 2 hamming, whatever the metric
+};
+
+}  // namespace residua::index
