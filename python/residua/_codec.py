@@ -25,7 +25,9 @@ class Codec:
     _metric_fixed = True  # False: the first fit, or the first index, sets the metric
 
     def __init__(self) -> None:
-        raise InvalidTypeError("Codec is a base class; use FloatCodec, ScalarCodec, BinaryCodec or RecurrentBinaryCodec")
+        raise InvalidTypeError(
+            "Codec is a base class; use FloatCodec, ScalarCodec, BinaryCodec or RecurrentBinaryCodec"
+        )
 
     @property
     def dim(self) -> int:
