@@ -9,7 +9,16 @@ from residua import _scalar_fit
 from residua._codec import Codec
 from residua._progress import reporter
 from residua._typing import ArrayLike, Metric, Progress
-from residua._validate import METRICS, as_choice, as_dim, as_int, as_seed, as_threads, as_vectors, refuse_zero_rows
+from residua._validate import (
+    METRICS,
+    as_choice,
+    as_dim,
+    as_int,
+    as_seed,
+    as_threads,
+    as_vectors,
+    refuse_zero_rows,
+)
 from residua.errors import InvalidValueError
 
 __all__ = ["ScalarCodec"]
@@ -135,4 +144,3 @@ class ScalarCodec(Codec):
 
     def _describe(self) -> str:
         return f"dim={self._dim}, bits={self._bits}"
-
