@@ -382,7 +382,8 @@ float ExactScorer::operator()(const float* query, std::uint32_t row) const {
             sum = (l2 ? kernels_.exact_l2_f16 : kernels_.exact_dot_f16)(query, row_as<std::uint16_t>(source_, row), d);
             break;
         case RowType::bf16:
-            sum = (l2 ? kernels_.exact_l2_bf16 : kernels_.exact_dot_bf16)(query, row_as<std::uint16_t>(source_, row), d);
+            sum = (l2 ? kernels_.exact_l2_bf16 : kernels_.exact_dot_bf16)(query, row_as<std::uint16_t>(source_, row),
+                                                                          d);
             break;
         case RowType::i8:
             sum = l2 ? kernels_.exact_l2_i8(query, row_as<std::int8_t>(source_, row), scale, d)

@@ -93,7 +93,9 @@ bool same_bits(const T& a, const T& b) {
 // A bound on the sum of the magnitudes of the terms: (|q| + |x|)^2 covers products and squares.
 double reach(std::span<const float> q, std::span<const double> x) {
     double sum = 0;
-    for (std::size_t i = 0; i < q.size(); ++i) sum += std::pow(std::fabs(static_cast<double>(q[i])) + std::fabs(x[i]), 2);
+    for (std::size_t i = 0; i < q.size(); ++i) {
+        sum += std::pow(std::fabs(static_cast<double>(q[i])) + std::fabs(x[i]), 2);
+    }
     return sum;
 }
 
@@ -127,7 +129,8 @@ void check_pairs(const std::vector<T>& pool, Value value, Filter filter, Exact e
 }
 
 template <class T, class Value>
-void check_rows(const std::vector<T>& pool, Value value, float (*FloatKernels::*dot)(const float*, const T*, std::size_t),
+void check_rows(const std::vector<T>& pool, Value value,
+                float (*FloatKernels::*dot)(const float*, const T*, std::size_t),
                 double (*FloatKernels::*exact_dot)(const float*, const T*, std::size_t)) {
     check_pairs(
         pool, value, [=](const FloatKernels& k, auto... a) { return (k.*dot)(a...); },
@@ -153,7 +156,8 @@ void check_pack(void (*FloatKernels::*pack)(const T*, std::size_t, std::size_t, 
         CAPTURE(table->name);
         for (std::size_t d = 1; d <= 40; ++d) {
             for (std::size_t n = 1; n <= kPanelRows; ++n) {
-                const T* x = memory.place(std::vector<T>(pool.begin(), pool.begin() + static_cast<std::ptrdiff_t>(n * d)));
+                const auto size = static_cast<std::ptrdiff_t>(n * d);
+                const T* x = memory.place(std::vector<T>(pool.begin(), pool.begin() + size));
                 std::vector<float> wanted(d * kPanelRows, -1.0f), got(wanted);
                 (by_name("scalar").floats.*pack)(x, d, n, d, wanted.data());
                 (table->floats.*pack)(x, d, n, d, got.data());
@@ -193,7 +197,9 @@ TEST_CASE("pair kernels agree with the scalar ones") {
     constexpr float kScale = 0.0123f;
     check_pairs(
         i8, [](std::int8_t x) { return static_cast<double>(kScale) * x; },
-        [](const FloatKernels& t, const float* q, const std::int8_t* x, std::size_t d) { return t.l2_i8(q, x, kScale, d); },
+        [](const FloatKernels& t, const float* q, const std::int8_t* x, std::size_t d) {
+            return t.l2_i8(q, x, kScale, d);
+        },
         [](const FloatKernels& t, const float* q, const std::int8_t* x, std::size_t d) {
             return t.exact_l2_i8(q, x, kScale, d);
         });
@@ -246,7 +252,8 @@ TEST_CASE("gemm_panel stays within its bound, and a value does not depend on its
                 for (std::size_t r = 0; r < kPanelRows; ++r) {
                     double sum = 0, size = 0;
                     for (std::size_t j = 0; j < d; ++j) {
-                        const double term = static_cast<double>(q[i * d + j]) * static_cast<double>(panel[j * kPanelRows + r]);
+                        const double x = static_cast<double>(panel[j * kPanelRows + r]);
+                        const double term = static_cast<double>(q[i * d + j]) * x;
                         sum += term;
                         size += std::fabs(term);
                     }
@@ -282,7 +289,8 @@ TEST_CASE("Hamming kernels agree with the scalar ones") {
             for (std::uint8_t& entry : tables) entry %= 5;
             for (std::size_t nq = 1; nq <= kHammingTile; ++nq) {
                 for (const double share : {0.35, 0.45, 1.0}) {
-                    const std::vector<std::int32_t> limits(nq, static_cast<std::int32_t>(share * 8 * static_cast<double>(length)));
+                    const auto limit = static_cast<std::int32_t>(share * 8 * static_cast<double>(length));
+                    const std::vector<std::int32_t> limits(nq, limit);
                     std::uint32_t mask[2][kHammingTile] = {};
                     std::vector<std::int32_t> dist[2] = {std::vector<std::int32_t>(nq * kBlockRows),
                                                          std::vector<std::int32_t>(nq * kBlockRows)};
@@ -316,8 +324,8 @@ TEST_CASE("plane kernels agree with the scalar ones") {
         const auto codes = bytes<std::uint8_t>(kBlocks * kBlockRows * layout.code_bytes());
         for (std::size_t b = 0; b < kBlocks; ++b) {
             std::uint8_t* block = blocks.data() + b * layout.block_bytes();
-            reference.pack(layout.code_bytes(), codes.data() + b * kBlockRows * layout.code_bytes(), layout.code_bytes(),
-                           kBlockRows, block);
+            const std::uint8_t* rows = codes.data() + b * kBlockRows * layout.code_bytes();
+            reference.pack(layout.code_bytes(), rows, layout.code_bytes(), kBlockRows, block);
             const auto add = normals(kBlockRows);
             auto scale = halves(kBlockRows, by_name("scalar").floats.f32_to_f16);
             for (std::uint16_t& s : scale) s &= 0x7FFFu;

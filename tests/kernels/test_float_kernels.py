@@ -165,7 +165,9 @@ def test_floats_round_to_half_as_numpy_rounds(kind: str, isa: str) -> None:
         [np.nextafter(middle, np.float32(0)), middle, np.nextafter(middle, np.float32(np.inf))]
     )
     random = np.random.default_rng(5).integers(0, 2**32, 200_000, dtype=np.uint64).astype(np.uint32)
-    edge = np.array([0, 65504, 65519.996, 65520, 65536, 3.4e38, np.inf, 2.0**-25, 2.0**-24, 1e-40], np.float32)
+    edge = np.array(
+        [0, 65504, 65519.996, 65520, 65536, 3.4e38, np.inf, 2.0**-25, 2.0**-24, 1e-40], np.float32
+    )
     x = np.concatenate([halves, around, edge, random.view(np.float32)])
     x = np.concatenate([x, -x])
     with np.errstate(over="ignore", invalid="ignore"):
