@@ -88,8 +88,10 @@ std::vector<T> to_vector(const Array<T>& a) {
 }
 
 CodecPtr recurrent_codec(std::size_t dim, double bits, const std::string& metric, const Array<std::uint8_t>& group_bits,
-                         const Array<float>& center, const Array<float>& query_mean, const Array<float>& encode_map,
-                         const Array<float>& query_map, const Array<float>& step, const Array<float>& levels) {
+                         const Array<float>& center, const Array<float>& query_mean, std::size_t block_dims,
+                         const Array<std::uint16_t>& group_block, const Array<float>& encode_map,
+                         const Array<float>& query_map, const Array<float>& query_scale, const Array<float>& step,
+                         const Array<float>& levels) {
     codec::RecurrentParams p;
     p.metric = parse_metric(metric);
     p.dim = dim;
@@ -97,8 +99,11 @@ CodecPtr recurrent_codec(std::size_t dim, double bits, const std::string& metric
     p.group_bits = to_vector(group_bits);
     p.center = to_vector(center);
     p.query_mean = to_vector(query_mean);
+    p.block_dims = block_dims;
+    p.group_block = to_vector(group_block);
     p.encode_map = to_vector(encode_map);
     p.query_map = to_vector(query_map);
+    p.query_scale = to_vector(query_scale);
     p.step = to_vector(step);
     p.levels = to_vector(levels);
     return std::make_shared<codec::RecurrentCodec>(std::move(p));
@@ -175,15 +180,21 @@ void register_codecs(py::module_& m) {
         .def_property_readonly("bits",
                                [](const Codec& c) {
                                    const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
-                                   return r != nullptr ? r->params().bits : 0.0;
+                                   return r != nullptr ? r->bits() : 0.0;
                                })
         .def_property_readonly("group_bits",
                                [](const Codec& c) {
                                    const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
-                                   return r != nullptr ? std::vector<int>(r->params().group_bits.begin(),
-                                                                          r->params().group_bits.end())
+                                   return r != nullptr ? std::vector<int>(r->group_bits().begin(),
+                                                                          r->group_bits().end())
                                                        : std::vector<int>{};
                                })
+        .def_property_readonly("block_dims",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
+                                   return r != nullptr ? r->block_dims() : 0;
+                               })
+        .def_property_readonly("memory_bytes", &Codec::memory_bytes)
         .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
         .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("refine") = false)
         .def("decode", &decode, py::arg("codes"), py::arg("num_threads"))
@@ -204,14 +215,12 @@ void register_codecs(py::module_& m) {
         },
         py::arg("dim"), py::arg("metric"));
     m.def("recurrent_codec", &recurrent_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"),
-          py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("encode_map"), py::arg("query_map"),
-          py::arg("step"), py::arg("levels"));
+          py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("block_dims"), py::arg("group_block"),
+          py::arg("encode_map"), py::arg("query_map"), py::arg("query_scale"), py::arg("step"), py::arg("levels"));
     m.def(
         "with_expansion",
-        [](const Codec& c, float expansion) -> CodecPtr {
-            codec::RecurrentParams p = dynamic_cast<const codec::RecurrentCodec&>(c).params();
-            p.expansion = expansion;
-            return std::make_shared<codec::RecurrentCodec>(std::move(p));
+        [](const Codec& c, float expansion) {
+            return dynamic_cast<const codec::RecurrentCodec&>(c).with_expansion(expansion);
         },
         py::arg("codec"), py::arg("expansion"));
     m.def("normalize", &normalize, py::arg("x"));

@@ -173,7 +173,7 @@ class RecurrentBinaryCodec(Codec):
     Parameters
     ----------
     dim
-        Dims of the vectors, 1 … 2,048.
+        Dims of the vectors, 1 … 65,536.
     bits
         Bits per dim, 0.5 … 8. A vector takes about ``dim * bits / 8`` bytes and 6 more for two scalars.
     query_aware
@@ -185,7 +185,8 @@ class RecurrentBinaryCodec(Codec):
     Notes
     -----
     Source: Gan et al., "Binary Embedding-based Retrieval at Tencent" (KDD 2023) for the code; docs/codecs.md
-    for the closed form. Encoding costs one ``dim x dim`` transform per vector.
+    for the closed form. Encoding costs one ``dim x dim`` transform per vector, above 2,048 dims one of blocks
+    of at most 512 consecutive dims.
 
     Examples
     --------
@@ -198,8 +199,6 @@ class RecurrentBinaryCodec(Codec):
 
     def __init__(self, dim: int, bits: float = 2.0, *, query_aware: bool = True, seed: int = 0) -> None:
         self._dim = as_dim(dim)
-        if self._dim > 2048:
-            raise UnsupportedError(f"RecurrentBinaryCodec takes up to 2,048 dims in this version, got {dim}")
         bits = as_number(bits, "bits")
         if not 0.5 <= bits <= 8:
             raise InvalidValueError(f"bits must be from 0.5 to 8 bits per dim, got {bits}")
