@@ -82,8 +82,7 @@ def fit(
     most = min(_SAMPLE, _SAMPLE_VALUES // dim)
     rows = _as_metric(_sample(x, most, seed), metric)
     asked = None if queries is None else _as_metric(_sample(queries, most, seed), metric)
-    block_dims = _BLOCK_DIMS if dim > _DENSE_DIMS else dim
-    sample = _prepare(rows, asked, group_budget(dim, bits), block_dims, seed, num_threads)
+    sample = _prepare(rows, asked, group_budget(dim, bits), seed, num_threads)
     report(1, total)
     trial = _trial(rows, asked, metric, seed, num_threads)
     if trial is None:
@@ -154,12 +153,19 @@ def _as_metric(x: FloatArray, metric: str) -> FloatArray:
     return _core.normalize(x) if metric == "cosine" else x
 
 
+def _block_dims(rows: int, dim: int) -> int:
+    """Return the most dims of a block: all of them, or as few as the rows can tell a covariance of."""
+    if dim <= _DENSE_DIMS and rows >= dim // 2:
+        return dim
+    return max(GROUP, min(_BLOCK_DIMS, rows) // GROUP * GROUP)
+
+
 def _prepare(
-    rows: FloatArray, queries: FloatArray | None, budget: int, block_dims: int, seed: int, threads: int
+    rows: FloatArray, queries: FloatArray | None, budget: int, seed: int, threads: int
 ) -> _Sample:
     center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     asked = center if queries is None else queries.mean(axis=0, dtype=np.float64).astype(np.float32)
-    blocks = blocks_of(rows.shape[1], block_dims)
+    blocks = blocks_of(rows.shape[1], _block_dims(*rows.shape))
     if len(blocks) == 1:
         space: Space = DenseSpace(rows, center, queries, asked, seed, threads)
     else:
