@@ -37,10 +37,10 @@ BlockMap::BlockMap(std::span<const float> values, std::size_t dim, std::size_t b
     require(block_dims >= 1 && block_dims <= dim, "blocks of 1 to dim dims expected");
     if (block.empty()) block_.assign(groups, 0);
     require(block_.size() == groups, "one block per group expected");
-    const std::size_t blocks = (dim + block_dims - 1) / block_dims;
+    blocks_ = dim + block_dims <= kGroup ? 1 : std::max<std::size_t>(1, (dim + block_dims - kGroup) / block_dims);
     std::size_t total = 0;
     for (std::size_t g = 0; g < groups; ++g) {
-        require(block_[g] < blocks, "group " + std::to_string(g) + " reads a block that does not exist");
+        require(block_[g] < blocks_, "group " + std::to_string(g) + " reads a block that does not exist");
         offset_[g] = total;
         total += kGroup * block_width(g);
     }
@@ -59,7 +59,7 @@ BlockMap::BlockMap(std::span<const float> values, std::size_t dim, std::size_t b
 }
 
 std::size_t BlockMap::block_width(std::size_t group) const {
-    return std::min(block_dims_, dim_ - block_begin(group));
+    return block_[group] + 1u == blocks_ ? dim_ - block_begin(group) : block_dims_;
 }
 
 bool BlockMap::is_finite() const {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A linear map whose rows come in groups of 32, each of which reads one block of consecutive dims: block b is
-// [b * block_dims, min(dim, (b + 1) * block_dims)). One block of all dims makes it a dense matrix. The map is
-// kept once, packed for the product; its transpose is packed on the way.
+// A linear map whose rows come in groups of 32, each of which reads one block of consecutive dims. Block b begins
+// at dim b * block_dims; a rest of fewer than 32 dims belongs to the block before it. One block of all dims makes
+// a dense matrix. The map is kept once, packed for the product; its transpose is packed on the way.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +46,7 @@ private:
 
     std::size_t dim_ = 0;
     std::size_t block_dims_ = 0;
+    std::size_t blocks_ = 0;
     std::vector<std::uint16_t> block_;   // per group
     std::vector<std::size_t> offset_;    // per group, into panels_
     std::vector<std::uint32_t> order_;   // groups by block, so that a block's dims stay in the cache

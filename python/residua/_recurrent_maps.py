@@ -42,10 +42,16 @@ class Space(Protocol):
 
 
 def blocks_of(dim: int, most: int) -> list[slice]:
-    """Cut dims into equal blocks of whole groups, at most ``most`` dims each, the last one taking what is left."""
-    count = -(-dim // most)
-    width = -(-dim // (count * GROUP)) * GROUP
-    return [slice(b, min(b + width, dim)) for b in range(0, dim, width)]
+    """Cut dims into nearly equal blocks of whole groups, of at most ``most`` dims each where that is possible.
+
+    A rest of fewer dims than a group would cost the bits of a whole one: it joins the block before it.
+    """
+    if dim <= most:
+        return [slice(0, dim)]
+    equal = -(-dim // (-(-dim // most) * GROUP)) * GROUP
+    width = next((w for w in range(equal, 0, -GROUP) if not 0 < dim % w < GROUP), equal)
+    count = max(1, (dim + width - GROUP) // width)
+    return [slice(b * width, (b + 1) * width if b + 1 < count else dim) for b in range(count)]
 
 
 class BlockSpace:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import residua as rz
 from residua import _core
+from residua._recurrent_maps import blocks_of
 from residua.errors import InvalidValueError
 
 METRICS = ("cosine", "ip", "l2")
@@ -181,17 +183,17 @@ def test_dims_beyond_the_limit() -> None:
         rz.RecurrentBinaryCodec(65_537)
 
 
-def parts(**changes: object) -> dict[str, object]:
-    """What a native codec of 70 dims in blocks of 32 is made of."""
+def parts(dim: int = 102, **changes: object) -> dict[str, object]:
+    """What a native codec is made of: blocks of 32, 32 and 32 + 6 dims, the last six without a row."""
     blocks = np.array([2, 0, 1], np.uint16)
-    widths = np.minimum(32, 70 - 32 * blocks.astype(int))
+    widths = [38, 32, 32]
     good: dict[str, object] = {
-        "dim": 70,
+        "dim": dim,
         "bits": 1.0,
         "metric": "ip",
         "group_bits": np.array([2, 1, 1], np.uint8),
-        "center": np.zeros(70, np.float32),
-        "query_mean": np.zeros(70, np.float32),
+        "center": np.zeros(dim, np.float32),
+        "query_mean": np.zeros(dim, np.float32),
         "block_dims": 32,
         "group_block": blocks,
         "encode_map": np.concatenate([np.eye(32, w, dtype=np.float32).ravel() for w in widths]),
@@ -206,12 +208,26 @@ def parts(**changes: object) -> dict[str, object]:
 def test_groups_read_their_blocks() -> None:
     """With unit maps the code is the sign of every dim, wherever its group stands."""
     codec = _core.recurrent_codec(**parts())
-    x = np.random.default_rng(4).choice([-0.5, 0.5], (70, 70)).astype(np.float32)
+    x = np.random.default_rng(4).choice([-0.5, 0.5], (70, 102)).astype(np.float32)
+    x[:, 96:] = 0
     np.testing.assert_allclose(codec.decode(codec.encode(x, 1), 1), x, atol=1e-3)
     halved = _core.recurrent_codec(**parts(query_scale=np.full(3, 0.5, np.float32)))
     np.testing.assert_allclose(halved.decode(halved.encode(x, 1), 1), x / 2, atol=1e-3)
     for rows in (1, 5, 6, 7, 64, 65):
         np.testing.assert_array_equal(codec.decode(codec.encode(x[:rows], 1), 1), codec.decode(codec.encode(x, 2), 2)[:rows])
+
+
+def test_dims_are_cut_into_blocks() -> None:
+    for dim in [1, 31, 32, 33, 65, 70, 96, 97, 2049, 2080, 4097, 10_240, 10_241, 65_536]:
+        for most in (32, 64, 96, 512):
+            blocks = blocks_of(dim, most)
+            assert [b.start for b in blocks] == [i * blocks[0].stop for i in range(len(blocks))]
+            assert blocks[-1].stop == dim
+            assert all(a.stop == b.start and a.stop % 32 == 0 for a, b in itertools.pairwise(blocks))
+            widths = [b.stop - b.start for b in blocks]
+            assert max(widths) <= (most if dim > 2048 and most == 512 else most + 31)
+            # Whole groups: as many as one block would have.
+            assert sum(-(-w // 32) for w in widths) == -(-dim // 32)
 
 
 @pytest.mark.parametrize(
@@ -220,14 +236,14 @@ def test_groups_read_their_blocks() -> None:
         {"group_block": np.array([3, 0, 1], np.uint16)},
         {"group_block": np.array([0, 0], np.uint16)},
         {"block_dims": 0},
-        {"block_dims": 71},
+        {"block_dims": 103},
         {"block_dims": 16},
         {"encode_map": np.ones(100, np.float32)},
-        {"encode_map": np.full(70 * 32, np.nan, np.float32)},
+        {"encode_map": np.full(102 * 32, np.nan, np.float32)},
         {"query_scale": np.ones(2, np.float32)},
         {"query_scale": np.full(3, np.inf, np.float32)},
         {"query_scale": np.empty(0, np.float32)},
-        {"query_map": np.ones(70 * 32, np.float32)},
+        {"query_map": np.ones(102 * 32, np.float32)},
     ],
 )
 def test_bad_parts_are_refused(changes: dict[str, object]) -> None:
