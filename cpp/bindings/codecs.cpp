@@ -180,7 +180,14 @@ void register_codecs(py::module_& m) {
         .def_property_readonly("bits",
                                [](const Codec& c) {
                                    const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
-                                   return r != nullptr ? r->bits() : 0.0;
+                                   if (r != nullptr) return r->bits();
+                                   const auto* b = dynamic_cast<const codec::BinaryCodec*>(&c);
+                                   return b != nullptr ? static_cast<double>(b->bits()) : 0.0;
+                               })
+        .def_property_readonly("rotation",
+                               [](const Codec& c) -> std::string {
+                                   const auto* b = dynamic_cast<const codec::BinaryCodec*>(&c);
+                                   return b != nullptr ? b->rotation() : "none";
                                })
         .def_property_readonly("group_bits",
                                [](const Codec& c) {
@@ -210,10 +217,22 @@ void register_codecs(py::module_& m) {
         py::arg("dim"), py::arg("dtype"), py::arg("metric"));
     m.def(
         "binary_codec",
-        [](std::size_t dim, const std::string& metric) -> CodecPtr {
-            return std::make_shared<codec::BinaryCodec>(dim, parse_metric(metric));
+        [](std::size_t dim, std::size_t bits, const std::string& metric) -> CodecPtr {
+            return std::make_shared<codec::BinaryCodec>(dim, bits, parse_metric(metric));
         },
-        py::arg("dim"), py::arg("metric"));
+        py::arg("dim"), py::arg("bits"), py::arg("metric"));
+    m.def(
+        "rotated_binary_codec",
+        [](std::size_t dim, std::size_t bits, const std::string& metric, const std::string& rotation,
+           std::size_t block_dims, const Array<std::uint16_t>& group_block, const Array<float>& map,
+           const Array<float>& center, float amplitude) -> CodecPtr {
+            return std::make_shared<codec::BinaryCodec>(
+                dim, bits, parse_metric(metric),
+                codec::BinaryRotation{rotation, block_dims, to_vector(group_block), to_vector(map), to_vector(center),
+                                      amplitude});
+        },
+        py::arg("dim"), py::arg("bits"), py::arg("metric"), py::arg("rotation"), py::arg("block_dims"),
+        py::arg("group_block"), py::arg("map"), py::arg("center"), py::arg("amplitude"));
     m.def("recurrent_codec", &recurrent_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"),
           py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("block_dims"), py::arg("group_block"),
           py::arg("encode_map"), py::arg("query_map"), py::arg("query_scale"), py::arg("step"), py::arg("levels"));

@@ -160,9 +160,7 @@ def _block_dims(rows: int, dim: int) -> int:
     return max(GROUP, min(_BLOCK_DIMS, rows) // GROUP * GROUP)
 
 
-def _prepare(
-    rows: FloatArray, queries: FloatArray | None, budget: int, seed: int, threads: int
-) -> _Sample:
+def _prepare(rows: FloatArray, queries: FloatArray | None, budget: int, seed: int, threads: int) -> _Sample:
     center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     asked = center if queries is None else queries.mean(axis=0, dtype=np.float64).astype(np.float32)
     blocks = blocks_of(rows.shape[1], _block_dims(*rows.shape))

@@ -53,6 +53,7 @@ def things() -> dict[str, rz.FlatIndex | rz.Codec]:
         "codec-recurrent-l2": rz.RecurrentBinaryCodec(DIM, 0.5).fit(x, metric="l2"),
         "codec-recurrent-blocks": rz.RecurrentBinaryCodec(4 * DIM, 1).fit(wide(40, 1), metric="ip"),
         "codec-binary": rz.BinaryCodec(DIM).fit(x, metric="ip"),
+        "codec-binary-itq": rz.BinaryCodec(DIM, 20, "itq").fit(x, metric="l2"),
         "codec-float16": rz.FloatCodec(DIM, "float16").fit(x, metric="l2"),
         "flat-recurrent-str": by_name,
         "flat-exact-l2": by_number,

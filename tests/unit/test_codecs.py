@@ -400,8 +400,6 @@ def test_progress_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_not_in_this_version_says_so() -> None:
-    for make in (
-        lambda: rz.FloatCodec(8, "bfloat16"),
-    ):
+    for make in (lambda: rz.FloatCodec(8, "bfloat16"),):
         with pytest.raises(UnsupportedError):
             make()

@@ -41,7 +41,9 @@ def top(scores: np.ndarray, k: int = 10) -> np.ndarray:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("dim", "n", "bits"), [(2049, 150, 1), (3000, 40, 2.5), (5120, 600, 0.5), (65_536, 9, 1)])
+@pytest.mark.parametrize(
+    ("dim", "n", "bits"), [(2049, 150, 1), (3000, 40, 2.5), (5120, 600, 0.5), (65_536, 9, 1)]
+)
 def test_conformance(dim: int, n: int, bits: float, metric: str, tmp_path: Path) -> None:
     codec = rz.RecurrentBinaryCodec(dim, bits)
     promised = codec.code_bytes
@@ -136,7 +138,9 @@ def test_scans_of_many_dims_do_not_overflow(bits: float) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", ["one row", "one row many times", "constant dims", "rank 1", "outlier", "tiny", "zero dims"])
+@pytest.mark.parametrize(
+    "kind", ["one row", "one row many times", "constant dims", "rank 1", "outlier", "tiny", "zero dims"]
+)
 def test_degenerate_data(kind: str, metric: str) -> None:
     dim = 2100
     x = {
@@ -214,7 +218,9 @@ def test_groups_read_their_blocks() -> None:
     halved = _core.recurrent_codec(**parts(query_scale=np.full(3, 0.5, np.float32)))
     np.testing.assert_allclose(halved.decode(halved.encode(x, 1), 1), x / 2, atol=1e-3)
     for rows in (1, 5, 6, 7, 64, 65):
-        np.testing.assert_array_equal(codec.decode(codec.encode(x[:rows], 1), 1), codec.decode(codec.encode(x, 2), 2)[:rows])
+        np.testing.assert_array_equal(
+            codec.decode(codec.encode(x[:rows], 1), 1), codec.decode(codec.encode(x, 2), 2)[:rows]
+        )
 
 
 def test_dims_are_cut_into_blocks() -> None:
