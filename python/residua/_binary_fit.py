@@ -15,7 +15,7 @@ from residua._typing import FloatArray
 DENSE_DIMS = 2048  # above, a random rotation is made of blocks, and there is no ITQ
 _BLOCK_DIMS = 512
 _SAMPLE_VALUES = 2**26  # numbers in the rows that centre and amplitude are taken from
-_ITQ_ROWS = 6_000
+_ITQ_ROWS = 4_000
 _ITQ_ROUNDS = 30
 
 Matrix = npt.NDArray[np.float64]
@@ -66,7 +66,8 @@ def fit(
 def _orthogonal(size: int, generator: np.random.Generator) -> Matrix:
     """A random rotation: the QR factor of Gaussian values, of positive diagonal."""
     q, r = np.linalg.qr(generator.standard_normal((size, size)))
-    return q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    signed: Matrix = q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    return signed
 
 
 def _whole_groups(rows: Matrix, count: int, width: int) -> FloatArray:
@@ -97,13 +98,14 @@ def _itq(covariance: Matrix, rows: FloatArray, bits: int, seed: int, report: Cal
     basis = vectors[:, ::-1][:, :bits]
     scale = max(float(np.sqrt(np.trace(covariance))), 1e-30)
     y = (rows @ (basis / scale).astype(np.float32)).astype(np.float32)
-    turn = _orthogonal(bits, np.random.default_rng(seed))
+    turn = _orthogonal(bits, np.random.default_rng(seed)).astype(np.float32)
     for done in range(1, _ITQ_ROUNDS + 1):
-        signs = np.where(y @ turn.astype(np.float32) > 0, np.float32(1), np.float32(-1))
-        left, _, right = np.linalg.svd((y.T @ signs).astype(np.float64))
+        signs = np.where(y @ turn > 0, np.float32(1), np.float32(-1))
+        left, _, right = np.linalg.svd(y.T @ signs)
         turn = left @ right
         report(done)
-    return (basis @ turn).T
+    turned: Matrix = (basis @ turn.astype(np.float64)).T
+    return turned
 
 
 def _amplitude(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transforms among which the fit of :class:`residua.RecurrentBinaryCodec` chooses; docs/codecs.md derives them."""
+"""The transforms of :class:`residua.RecurrentBinaryCodec`; docs/codecs.md derives them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Space(Protocol):
 
 
 def blocks_of(dim: int, most: int) -> list[slice]:
-    """Cut dims into nearly equal blocks of whole groups, of at most ``most`` dims each where that is possible.
+    """Cut dims into nearly equal blocks of whole groups, of at most ``most`` dims where possible.
 
     A rest of fewer dims than a group would cost the bits of a whole one: it joins the block before it.
     """

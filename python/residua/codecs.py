@@ -132,8 +132,8 @@ class BinaryCodec(_DataFreeCodec):
         Bits per vector, 1 … ``dim``; None means ``dim``. Without a rotation the first ``bits`` dims count.
     rotation
         ``"none"`` (learns nothing), ``"random"`` (orthogonal, in blocks of at most 512 dims above 2,048), or
-        ``"itq"``: principal components, turned until their signs lie close (Gong and Lazebnik, CVPR 2011), up to
-        2,048 dims. Rotations need :meth:`fit`.
+        ``"itq"``: principal components, turned until their signs lie close (Gong and Lazebnik, CVPR
+        2011), up to 2,048 dims. Rotations need :meth:`fit`.
     seed
         Seed of the rotation.
 
@@ -413,7 +413,7 @@ def from_recipe(dim: int, recipe: str) -> Codec:
         kind, *pairs = recipe.split()
         values = dict(p.split("=") for p in pairs)
         if kind == "binary":
-            rotation = as_choice(values["rotation"], "rotation", ("random", "itq"))
+            rotation: Literal["random", "itq"] = "itq" if values["rotation"] == "itq" else "random"
             return BinaryCodec(dim, int(values["bits"]), rotation, int(values["seed"]))
         if kind != "recurrent":
             raise ValueError(kind)

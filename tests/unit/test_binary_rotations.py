@@ -27,7 +27,7 @@ def as_metric(x: np.ndarray, metric: str) -> np.ndarray:
 
 
 def check(codec: rz.BinaryCodec, dim: int, metric: str, path: Path) -> None:
-    """Scores are the metric of queries and decoded codes; symmetric scores count bits; files keep everything."""
+    """Scores are the metric of queries and decoded codes, symmetric ones count bits; files keep all."""
     x, q = vectors(70, dim, 2), vectors(5, dim, 3)
     codes = codec.encode(x)
     assert codes.shape == (70, codec.code_bytes) == (70, (codec.bits + 7) // 8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recurrent codes whose transform is made of blocks: above 2,048 dims, and of fewer rows than half the dims."""
+"""Recurrent codes whose transform is made of blocks: above 2,048 dims, or for few rows."""
 
 from __future__ import annotations
 
