@@ -85,7 +85,7 @@ def test_rotations_have_orthonormal_rows(rotation: str, dim: int, bits: int) -> 
 
 def test_itq_beats_random_which_beats_raw_signs_of_shifted_data() -> None:
     rng = np.random.default_rng(7)
-    x = (rng.standard_normal((4000, 32)) @ rng.standard_normal((32, 96)) + 1.5).astype(np.float32)
+    x = (rng.standard_normal((4000, 32)) @ rng.standard_normal((32, 96)) + 8).astype(np.float32)
     q = x[:200] + 0.5 * rng.standard_normal((200, 96)).astype(np.float32)
     truth = rz.exact_search(q, x, 10, metric="l2").ids
     found = {}
