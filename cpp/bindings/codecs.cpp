@@ -91,8 +91,10 @@ std::vector<T> to_vector(const Array<T>& a) {
 }
 
 CodecPtr recurrent_codec(std::size_t dim, double bits, const std::string& metric, const Array<std::uint8_t>& group_bits,
-                         const Array<float>& center, const Array<float>& query_mean, const Array<float>& encode_map,
-                         const Array<float>& query_map, const Array<float>& step, const Array<float>& levels) {
+                         const Array<float>& center, const Array<float>& query_mean, std::size_t block_dims,
+                         const Array<std::uint16_t>& group_block, const Array<float>& encode_map,
+                         const Array<float>& query_map, const Array<float>& query_scale, const Array<float>& step,
+                         const Array<float>& levels) {
     codec::RecurrentParams p;
     p.metric = parse_metric(metric);
     p.dim = dim;
@@ -100,8 +102,11 @@ CodecPtr recurrent_codec(std::size_t dim, double bits, const std::string& metric
     p.group_bits = to_vector(group_bits);
     p.center = to_vector(center);
     p.query_mean = to_vector(query_mean);
+    p.block_dims = block_dims;
+    p.group_block = to_vector(group_block);
     p.encode_map = to_vector(encode_map);
     p.query_map = to_vector(query_map);
+    p.query_scale = to_vector(query_scale);
     p.step = to_vector(step);
     p.levels = to_vector(levels);
     return std::make_shared<codec::RecurrentCodec>(std::move(p));
@@ -190,11 +195,12 @@ void register_codecs(py::module_& m) {
                                })
         .def_property_readonly("bits",
                                [](const Codec& c) {
-                                   if (const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c)) {
-                                       return r->params().bits;
+                                   if (const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c)) return r->bits();
+                                   if (const auto* s = dynamic_cast<const codec::ScalarCodec*>(&c)) {
+                                       return static_cast<double>(s->params().bits);
                                    }
-                                   const auto* s = dynamic_cast<const codec::ScalarCodec*>(&c);
-                                   return s != nullptr ? static_cast<double>(s->params().bits) : 0.0;
+                                   const auto* b = dynamic_cast<const codec::BinaryCodec*>(&c);
+                                   return b != nullptr ? static_cast<double>(b->bits()) : 0.0;
                                })
         .def_property_readonly("ranges",
                                [](const Codec& c) {
@@ -203,13 +209,24 @@ void register_codecs(py::module_& m) {
                                           : s->params().per_vector ? "per vector"
                                                                    : "per dimension";
                                })
+        .def_property_readonly("rotation",
+                               [](const Codec& c) -> std::string {
+                                   const auto* b = dynamic_cast<const codec::BinaryCodec*>(&c);
+                                   return b != nullptr ? b->rotation() : "none";
+                               })
         .def_property_readonly("group_bits",
                                [](const Codec& c) {
                                    const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
-                                   return r != nullptr ? std::vector<int>(r->params().group_bits.begin(),
-                                                                          r->params().group_bits.end())
+                                   return r != nullptr ? std::vector<int>(r->group_bits().begin(),
+                                                                          r->group_bits().end())
                                                        : std::vector<int>{};
                                })
+        .def_property_readonly("block_dims",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
+                                   return r != nullptr ? r->block_dims() : 0;
+                               })
+        .def_property_readonly("memory_bytes", &Codec::memory_bytes)
         .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
         .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("refine") = false)
         .def("decode", &decode, py::arg("codes"), py::arg("num_threads"))
@@ -227,21 +244,31 @@ void register_codecs(py::module_& m) {
         py::arg("dim"), py::arg("dtype"), py::arg("metric"));
     m.def(
         "binary_codec",
-        [](std::size_t dim, const std::string& metric) -> CodecPtr {
-            return std::make_shared<codec::BinaryCodec>(dim, parse_metric(metric));
+        [](std::size_t dim, std::size_t bits, const std::string& metric) -> CodecPtr {
+            return std::make_shared<codec::BinaryCodec>(dim, bits, parse_metric(metric));
         },
-        py::arg("dim"), py::arg("metric"));
+        py::arg("dim"), py::arg("bits"), py::arg("metric"));
+    m.def(
+        "rotated_binary_codec",
+        [](std::size_t dim, std::size_t bits, const std::string& metric, const std::string& rotation,
+           std::size_t block_dims, const Array<std::uint16_t>& group_block, const Array<float>& map,
+           const Array<float>& center, float amplitude) -> CodecPtr {
+            return std::make_shared<codec::BinaryCodec>(
+                dim, bits, parse_metric(metric),
+                codec::BinaryRotation{rotation, block_dims, to_vector(group_block), to_vector(map), to_vector(center),
+                                      amplitude});
+        },
+        py::arg("dim"), py::arg("bits"), py::arg("metric"), py::arg("rotation"), py::arg("block_dims"),
+        py::arg("group_block"), py::arg("map"), py::arg("center"), py::arg("amplitude"));
     m.def("recurrent_codec", &recurrent_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"),
-          py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("encode_map"), py::arg("query_map"),
-          py::arg("step"), py::arg("levels"));
+          py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("block_dims"), py::arg("group_block"),
+          py::arg("encode_map"), py::arg("query_map"), py::arg("query_scale"), py::arg("step"), py::arg("levels"));
     m.def("scalar_codec", &scalar_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"), py::arg("per_vector"),
           py::arg("center"), py::arg("query_mean"), py::arg("step"), py::arg("expansion"));
     m.def(
         "with_expansion",
-        [](const Codec& c, float expansion) -> CodecPtr {
-            codec::RecurrentParams p = dynamic_cast<const codec::RecurrentCodec&>(c).params();
-            p.expansion = expansion;
-            return std::make_shared<codec::RecurrentCodec>(std::move(p));
+        [](const Codec& c, float expansion) {
+            return dynamic_cast<const codec::RecurrentCodec&>(c).with_expansion(expansion);
         },
         py::arg("codec"), py::arg("expansion"));
     m.def("normalize", &normalize, py::arg("x"));

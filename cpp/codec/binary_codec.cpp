@@ -11,6 +11,7 @@
 #include "codec/plane_query.hpp"
 #include "codec/plane_scan.hpp"
 #include "core/aligned.hpp"
+#include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "kernel/dispatch.hpp"
 #include "store/container.hpp"
@@ -19,6 +20,25 @@ namespace residua::codec {
 namespace {
 
 constexpr std::size_t kChunk = 1024;
+constexpr std::size_t kRotateChunk = 64;
+
+void require(bool ok, const std::string& what) {
+    if (!ok) throw Error(ErrorKind::value, "binary codec: " + what);
+}
+
+double dot(const float* a, const float* b, std::size_t n) {
+    double s = 0;
+    for (std::size_t i = 0; i < n; ++i) s += static_cast<double>(a[i]) * b[i];
+    return s;
+}
+
+void pack_signs(const float* v, std::size_t bits, std::uint8_t* code) {
+    for (std::size_t b = 0; b < (bits + 7) / 8; ++b) {
+        unsigned byte = 0;
+        for (std::size_t j = b * 8; j < b * 8 + 8; ++j) byte = byte << 1 | (j < bits && v[j] > 0 ? 1u : 0u);
+        code[b] = static_cast<std::uint8_t>(byte);
+    }
+}
 
 // Hamming distance between codes.
 class HammingScorer final : public Scorer {
@@ -100,31 +120,77 @@ private:
 
 std::size_t BinaryCodec::candidates(std::size_t k, std::size_t n) const { return std::min(n, 20 * k + 100); }
 
+BinaryCodec::BinaryCodec(std::size_t dim, std::size_t bits, Metric metric, BinaryRotation rotation)
+    : dim_(dim), bits_(bits), metric_(metric), rotation_(std::move(rotation)) {
+    require(bits >= 1 && bits <= dim, "1 to dim bits expected");
+    if (rotation_.kind.empty()) return;
+    require(rotation_.kind == "random" || rotation_.kind == "itq", "unknown rotation '" + rotation_.kind + "'");
+    map_ = BlockMap(rotation_.map, dim, rotation_.block_dims, rotation_.group_block,
+                    (bits + BlockMap::kGroup - 1) / BlockMap::kGroup);
+    rotation_.map = {};
+    require(rotation_.center.size() == dim, "a centre of dim values expected");
+    require(map_.is_finite() && std::all_of(rotation_.center.begin(), rotation_.center.end(),
+                                            [](float v) { return std::isfinite(v); }),
+            "parameters must be finite");
+    require(std::isfinite(rotation_.amplitude) && rotation_.amplitude > 0, "a positive amplitude expected");
+}
+
+std::size_t BinaryCodec::memory_bytes() const {
+    return sizeof(*this) + map_.memory_bytes() + rotation_.center.size() * sizeof(float);
+}
+
 float BinaryCodec::amplitude() const {
-    return metric_ == Metric::cosine ? static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim_))) : 1.0f;
+    if (!map_.empty()) return rotation_.amplitude;
+    return metric_ == Metric::cosine ? static_cast<float>(1.0 / std::sqrt(static_cast<double>(bits_))) : 1.0f;
+}
+
+void BinaryCodec::project(ConstMatrix x, bool centred, MutMatrix y) const {
+    std::vector<float> z(x.rows * dim_);
+    for (std::size_t i = 0; i < x.rows; ++i) {
+        float* zi = z.data() + i * dim_;
+        copy_for_metric(x.row(i), dim_, metric_, zi);
+        if (map_.empty()) {
+            std::copy_n(zi, bits_, y.row(i));
+        } else if (centred) {
+            for (std::size_t j = 0; j < dim_; ++j) zi[j] -= rotation_.center[j];
+        }
+    }
+    if (!map_.empty()) map_.multiply({z.data(), x.rows, dim_}, y);
 }
 
 void BinaryCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort) const {
-    parallel_for(x.rows, kChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
+    parallel_for(x.rows, map_.empty() ? kChunk : kRotateChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        if (map_.empty()) {
+            for (std::size_t r = begin; r < end; ++r) pack_signs(x.row(r), bits_, codes + r * code_bytes());
+            return;
+        }
+        std::vector<float> y((end - begin) * width());
+        project(x.slice(begin, end), true, {y.data(), end - begin, width()});
         for (std::size_t r = begin; r < end; ++r) {
-            const float* v = x.row(r);
-            std::uint8_t* code = codes + r * code_bytes();
-            for (std::size_t b = 0; b < code_bytes(); ++b) {
-                unsigned byte = 0;
-                for (std::size_t j = b * 8; j < b * 8 + 8; ++j) byte = byte << 1 | (j < dim_ && v[j] > 0 ? 1u : 0u);
-                code[b] = static_cast<std::uint8_t>(byte);
-            }
+            pack_signs(y.data() + (r - begin) * width(), bits_, codes + r * code_bytes());
         }
     });
 }
 
-void BinaryCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, int) const {
+void BinaryCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const {
     const float a = amplitude();
-    for (std::size_t r = 0; r < n; ++r) {
-        for (std::size_t j = 0; j < dim_; ++j) {
-            out[r * dim_ + j] = (codes[r * code_bytes() + j / 8] >> (7 - j % 8)) & 1 ? a : -a;
+    const auto unpack = [&](const std::uint8_t* code, float* v) {
+        for (std::size_t j = 0; j < bits_; ++j) v[j] = (code[j / 8] >> (7 - j % 8)) & 1 ? a : -a;
+    };
+    parallel_for(n, kRotateChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        float* first = out + begin * dim_;
+        if (map_.empty()) {
+            std::fill_n(first, (end - begin) * dim_, 0.0f);
+            for (std::size_t r = begin; r < end; ++r) unpack(codes + r * code_bytes(), out + r * dim_);
+            return;
         }
-    }
+        std::vector<float> v((end - begin) * width());
+        for (std::size_t r = begin; r < end; ++r) {
+            unpack(codes + r * code_bytes(), v.data() + (r - begin) * width());
+        }
+        map_.multiply_transposed({v.data(), end - begin, width()}, {first, end - begin, dim_});
+        for (std::size_t i = 0; i < (end - begin) * dim_; ++i) first[i] += rotation_.center[i % dim_];
+    });
 }
 
 void BinaryCodec::pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const {
@@ -138,36 +204,72 @@ void BinaryCodec::unpack_row(const std::uint8_t* block, std::size_t row, std::ui
 std::unique_ptr<Scorer> BinaryCodec::prepare(ConstMatrix queries, int num_threads) const {
     kernel::PlaneLayout layout;
     layout.planes = 1;
-    layout.groups[0] = static_cast<std::uint32_t>((dim_ + kernel::kGroupDims - 1) / kernel::kGroupDims);
+    layout.groups[0] = static_cast<std::uint32_t>((bits_ + kernel::kGroupDims - 1) / kernel::kGroupDims);
     std::vector<PlaneQuery> prepared(queries.rows);
-    parallel_for(queries.rows, 64, num_threads, [&](std::size_t begin, std::size_t end, int) {
-        std::vector<float> w(layout.groups[0] * kernel::kGroupDims);
+    const bool l2 = metric_ == Metric::l2;
+    const double a = static_cast<double>(amplitude());
+    // A sign is 2 (u - 1/2) times the amplitude. With z = q - c, l2 is 2 <z, v> - |z|^2 - |v|^2; otherwise the
+    // score is <q, c> + <q, v>.
+    const float factor = (l2 ? 4.0f : 2.0f) * amplitude();
+    parallel_for(queries.rows, kRotateChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        std::vector<float> w((end - begin) * width()), q(dim_);
+        project(queries.slice(begin, end), l2, {w.data(), end - begin, width()});
         for (std::size_t i = begin; i < end; ++i) {
-            copy_for_metric(queries.row(i), dim_, metric_, w.data());
-            double norm2 = 0;
-            for (std::size_t j = 0; j < dim_; ++j) norm2 += static_cast<double>(w[j]) * w[j];
-            // A sign is 2 (u - 1/2) times the amplitude; l2 is 2 <q, v> - |q|^2 - |v|^2.
-            const bool l2 = metric_ == Metric::l2;
-            for (std::size_t j = 0; j < dim_; ++j) w[j] *= (l2 ? 4.0f : 2.0f) * amplitude();
-            const double constant = l2 ? -norm2 - static_cast<double>(dim_) : 0.0;
-            prepared[i] = PlaneQuery(layout, w, static_cast<float>(constant));
+            copy_for_metric(queries.row(i), dim_, metric_, q.data());
+            double constant = 0;
+            if (!map_.empty() && !l2) constant = dot(q.data(), rotation_.center.data(), dim_);
+            if (l2) {
+                for (std::size_t j = 0; !map_.empty() && j < dim_; ++j) q[j] -= rotation_.center[j];
+                constant = -dot(q.data(), q.data(), dim_) - a * a * static_cast<double>(bits_);
+            }
+            float* wi = w.data() + (i - begin) * width();
+            for (std::size_t j = 0; j < bits_; ++j) wi[j] *= factor;
+            prepared[i] = PlaneQuery(layout, {wi, bits_}, static_cast<float>(constant));
         }
     });
     return std::make_unique<SignScorer>(code_bytes(), layout, std::move(prepared));
 }
 
 std::unique_ptr<Scorer> BinaryCodec::prepare_codes(const std::uint8_t* codes, std::size_t n, int) const {
-    return std::make_unique<HammingScorer>(codes, n, dim_, code_bytes());
+    return std::make_unique<HammingScorer>(codes, n, bits_, code_bytes());
 }
 
 void BinaryCodec::write(store::Writer& out) const {
     out.put_string("metric", to_string(metric_));
     out.put_int("dim", static_cast<std::int64_t>(dim_));
+    if (bits_ != dim_) out.put_int("bits", static_cast<std::int64_t>(bits_));
+    if (map_.empty()) return;
+    out.put_string("rotation", rotation_.kind);
+    out.put_double("amplitude", static_cast<double>(rotation_.amplitude));
+    out.put_int("block_dims", static_cast<std::int64_t>(rotation_.block_dims));
+    out.put<std::uint16_t>("group_block", rotation_.group_block);
+    out.put<float>("center", rotation_.center);
+    out.put_copy<float>("map", map_.values());
 }
 
 std::shared_ptr<const Codec> BinaryCodec::read(const store::Reader& in) {
-    const auto dim = static_cast<std::size_t>(in.get_int("dim", 1, 65'536));
-    return std::make_shared<BinaryCodec>(dim, read_metric(in));
+    const std::int64_t dim = in.get_int("dim", 1, 65'536);
+    const std::int64_t bits = in.has_key("bits") ? in.get_int("bits", 1, dim) : dim;
+    BinaryRotation r;
+    if (in.has_key("rotation")) {
+        r.kind = in.get_string("rotation");
+        r.amplitude = static_cast<float>(in.get_double("amplitude"));
+        r.block_dims = static_cast<std::size_t>(in.get_int("block_dims", 1, dim));
+        const auto blocks = in.array<std::uint16_t>("group_block");
+        const auto center = in.array<float>("center", static_cast<std::size_t>(dim));
+        const auto map = in.array<float>("map");
+        r.group_block.assign(blocks.begin(), blocks.end());
+        r.center.assign(center.begin(), center.end());
+        r.map.assign(map.begin(), map.end());
+        if (r.kind.empty()) in.fail("meta", "key 'rotation' is empty");
+    }
+    try {
+        return std::make_shared<BinaryCodec>(static_cast<std::size_t>(dim), static_cast<std::size_t>(bits),
+                                             read_metric(in), std::move(r));
+    } catch (const Error& e) {
+        if (e.kind() == ErrorKind::value) in.fail("meta", e.what());
+        throw;
+    }
 }
 
 void hamming(const std::uint8_t* a, std::size_t na, const std::uint8_t* b, std::size_t nb, std::size_t bytes,

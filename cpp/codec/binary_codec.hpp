@@ -1,45 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
 // One sign bit per dim (x > 0), packed per row as np.packbits packs: the `ubinary` precision of
-// sentence-transformers, for any dim. A block is 32 rows in strips of one nibble each (kernel/bit_kernels.hpp).
+// sentence-transformers, for any dim; or one sign per row of a rotation, W (x - c) > 0, with orthonormal rows.
+// A code stands for c + a W^T (its signs); without a rotation, W is the first `bits` dims and c is zero.
+// A block is 32 rows in strips of one nibble each (kernel/bit_kernels.hpp).
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "codec/block_map.hpp"
 #include "codec/codec.hpp"
 
 namespace residua::codec {
+
+// A rotation for signs; `kind` is empty without one.
+struct BinaryRotation {
+    std::string kind;                        // "random" or "itq", as the user asked
+    std::size_t block_dims = 0;              // of the map (codec/block_map.hpp)
+    std::vector<std::uint16_t> group_block;
+    std::vector<float> map;                  // W, of whole groups: rows from `bits` on are not used
+    std::vector<float> center;               // c, dim
+    float amplitude = 0;                     // a, positive
+};
 
 class BinaryCodec final : public Codec {
 public:
     static constexpr const char* kKind = "binary_codec";
 
-    BinaryCodec(std::size_t dim, Metric metric) : dim_(dim), metric_(metric) {}
+    // 1 <= bits <= dim. Throws ErrorKind::value.
+    BinaryCodec(std::size_t dim, std::size_t bits, Metric metric, BinaryRotation rotation = {});
     static std::shared_ptr<const Codec> read(const store::Reader& in);
 
     std::string kind() const override { return kKind; }
     bool counts_bits() const override { return true; }
     std::size_t dim() const override { return dim_; }
-    std::size_t code_bytes() const override { return (dim_ + 7) / 8; }
+    std::size_t code_bytes() const override { return (bits_ + 7) / 8; }
     Metric metric() const override { return metric_; }
-    std::size_t memory_bytes() const override { return sizeof(*this); }
+    std::size_t memory_bytes() const override;
+    std::size_t bits() const { return bits_; }
+    std::string rotation() const { return rotation_.kind.empty() ? "none" : rotation_.kind; }
     std::size_t candidates(std::size_t k, std::size_t n) const override;
 
     void encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort effort) const override;
-    // Signs, scaled to unit length under cosine.
+    // c + a W^T (signs); without a rotation signs, scaled to unit length under cosine, and zeros past the last bit.
     void decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const override;
     void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const override;
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
     // The metric between the query and the decoded signs.
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
-    // dim - 2 * Hamming distance.
+    // bits - 2 * Hamming distance.
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
     void write(store::Writer& out) const override;
 
 private:
     float amplitude() const;
+    // y: `width` values per row of x, the first `bits` of them signed by the code.
+    void project(ConstMatrix x, bool centred, MutMatrix y) const;
+    std::size_t width() const { return map_.empty() ? bits_ : map_.rows(); }
 
-    std::size_t dim_;
+    std::size_t dim_, bits_;
     Metric metric_;
+    BinaryRotation rotation_;  // without the map, which stands below
+    BlockMap map_;
 };
 
 // out is (na, nb), row-major: differing bits of every pair of rows of `bytes` bytes.

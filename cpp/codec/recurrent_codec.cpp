@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::size_t kGroup = kernel::kGroupDims;
 constexpr std::size_t kEncodeChunk = 64;
-constexpr std::size_t kMaxRows = 2048;  // dims of the transform, as many as the codec's vectors may have
+constexpr std::size_t kMaxRows = 65'536;  // dims of the transform, as many as the codec's vectors may have
 constexpr float kMaxScale = 60000.0f;  // below the largest float16
 
 void require(bool ok, const std::string& what) {
@@ -68,35 +68,14 @@ private:
 }  // namespace
 
 RecurrentCodec::RecurrentCodec(RecurrentParams params) : p_(std::move(params)) {
-    const std::size_t groups = p_.group_bits.size();
-    require(p_.dim >= 1, "dim must be at least 1");
-    require(groups >= 1 && groups * kGroup <= kMaxRows, "1 to 64 groups expected");
-    require(std::is_sorted(p_.group_bits.rbegin(), p_.group_bits.rend()), "group bits must not increase");
-    require(p_.group_bits.back() >= 1 && p_.group_bits.front() <= kernel::kMaxPlanes, "group bits must be 1 to 8");
-    require(p_.step.size() == groups * kGroup, "one step per dim expected");
-    require(p_.center.size() == p_.dim && p_.query_mean.size() == p_.dim, "means must have dim values");
-    require(p_.encode_map.size() == rows() * p_.dim && p_.query_map.size() == rows() * p_.dim,
-            "maps must be rows x dim");
-    std::size_t n_levels = 0;
-    for (std::uint8_t b : p_.group_bits) n_levels += std::size_t{1} << b;
-    require(p_.levels.size() == n_levels, "2^bits levels per group expected");
-    require(std::isfinite(p_.expansion) && p_.expansion >= 1, "expansion must be at least 1");
-    const auto finite = [](const std::vector<float>& v) {
-        return std::all_of(v.begin(), v.end(), [](float f) { return std::isfinite(f); });
-    };
-    require(finite(p_.center) && finite(p_.query_mean) && finite(p_.encode_map) && finite(p_.query_map) &&
-                finite(p_.levels),
-            "parameters must be finite");
-    require(finite(p_.step) && *std::min_element(p_.step.begin(), p_.step.end()) > 0, "steps must be positive");
-
+    check();
     layout_ = plane_layout(p_.group_bits);
-    encode_panels_ = kernel::PackedPanels({p_.encode_map.data(), rows(), p_.dim});
-    query_panels_ = kernel::PackedPanels({p_.query_map.data(), rows(), p_.dim});
-    std::vector<float> transposed(p_.query_map.size());
-    for (std::size_t i = 0; i < rows(); ++i) {
-        for (std::size_t j = 0; j < p_.dim; ++j) transposed[j * rows() + i] = p_.query_map[i * p_.dim + j];
-    }
-    decode_panels_ = kernel::PackedPanels({transposed.data(), p_.dim, rows()});
+    const std::size_t groups = p_.group_bits.size();
+    encode_map_ = BlockMap(p_.encode_map, p_.dim, p_.block_dims, p_.group_block, groups);
+    if (p_.query_scale.empty()) query_map_ = BlockMap(p_.query_map, p_.dim, p_.block_dims, p_.group_block, groups);
+    require(encode_map_.is_finite() && query_map_.is_finite(), "maps must be finite");
+    p_.encode_map = {};
+    p_.query_map = {};
     inv_step_.resize(rows());
     for (std::size_t i = 0; i < rows(); ++i) inv_step_[i] = 1.0f / p_.step[i];
     mean_offset_ = p_.query_mean;
@@ -107,11 +86,39 @@ RecurrentCodec::RecurrentCodec(RecurrentParams params) : p_(std::move(params)) {
     }
 }
 
+void RecurrentCodec::check() const {
+    const std::size_t groups = p_.group_bits.size();
+    require(p_.dim >= 1, "dim must be at least 1");
+    require(groups >= 1 && groups * kGroup <= kMaxRows, "1 to 2048 groups expected");
+    require(std::is_sorted(p_.group_bits.rbegin(), p_.group_bits.rend()), "group bits must not increase");
+    require(p_.group_bits.back() >= 1 && p_.group_bits.front() <= kernel::kMaxPlanes, "group bits must be 1 to 8");
+    require(p_.step.size() == rows(), "one step per dim expected");
+    require(p_.center.size() == p_.dim && p_.query_mean.size() == p_.dim, "means must have dim values");
+    require(p_.query_scale.empty() || (p_.query_scale.size() == groups && p_.query_map.empty()),
+            "either a query map or one query scale per group expected");
+    std::size_t n_levels = 0;
+    for (std::uint8_t b : p_.group_bits) n_levels += std::size_t{1} << b;
+    require(p_.levels.size() == n_levels, "2^bits levels per group expected");
+    require(std::isfinite(p_.expansion) && p_.expansion >= 1, "expansion must be at least 1");
+    const auto finite = [](const std::vector<float>& v) {
+        return std::all_of(v.begin(), v.end(), [](float f) { return std::isfinite(f); });
+    };
+    require(finite(p_.center) && finite(p_.query_mean) && finite(p_.query_scale) && finite(p_.levels),
+            "parameters must be finite");
+    require(finite(p_.step) && *std::min_element(p_.step.begin(), p_.step.end()) > 0, "steps must be positive");
+}
+
+std::shared_ptr<const Codec> RecurrentCodec::with_expansion(float expansion) const {
+    auto out = std::make_shared<RecurrentCodec>(*this);
+    out->p_.expansion = expansion;
+    out->check();
+    return out;
+}
+
 std::size_t RecurrentCodec::memory_bytes() const {
-    const std::size_t floats = p_.center.size() + p_.query_mean.size() + p_.encode_map.size() + p_.query_map.size() +
-                               p_.step.size() + inv_step_.size() + mean_offset_.size();
-    return floats * sizeof(float) + encode_panels_.memory_bytes() + query_panels_.memory_bytes() +
-           decode_panels_.memory_bytes();
+    const std::size_t floats = p_.center.size() + p_.query_mean.size() + mean_offset_.size() + p_.step.size() +
+                               inv_step_.size() + p_.query_scale.size() + p_.levels.size();
+    return floats * sizeof(float) + encode_map_.memory_bytes() + query_map_.memory_bytes();
 }
 
 std::size_t RecurrentCodec::candidates(std::size_t k, std::size_t n) const {
@@ -151,10 +158,9 @@ RecurrentCodec::Moments RecurrentCodec::round_levels(const float* y, float facto
 
 // The scale is free, f takes it up: a vector larger or smaller than the sample's is coded at the
 // scale that fits the steps. The cosine of y and its value has one peak over the factors.
-RecurrentCodec::Moments RecurrentCodec::search_scale(const float* y, std::uint8_t* u) const {
+RecurrentCodec::Moments RecurrentCodec::search_scale(const float* y, std::uint8_t* trial, std::uint8_t* u) const {
     constexpr float kFactors[] = {0.8f, 0.64f, 0.5f, 0.4f, 0.3f};
     Moments best = round_levels(y, 1.0f, u);
-    std::uint8_t trial[kMaxRows];
     for (float factor : kFactors) {
         const Moments m = round_levels(y, factor, trial);
         if (!(m.yv > 0 && m.yv * m.yv * best.vv > best.yv * best.yv * m.vv)) break;
@@ -190,9 +196,10 @@ void RecurrentCodec::refine_levels(const float* y, Moments& m, std::uint8_t* u) 
     }
 }
 
-void RecurrentCodec::encode_row(const float* z, const float* y, Effort effort, std::uint8_t* code) const {
-    std::uint8_t u[kMaxRows];
-    Moments m = effort == Effort::rounded ? round_levels(y, 1.0f, u) : search_scale(y, u);
+void RecurrentCodec::encode_row(const float* z, const float* y, Effort effort, std::uint8_t* scratch,
+                                std::uint8_t* code) const {
+    std::uint8_t* u = scratch;
+    Moments m = effort == Effort::rounded ? round_levels(y, 1.0f, u) : search_scale(y, scratch + rows(), u);
     if (effort == Effort::refined) refine_levels(y, m, u);
     const double yv = m.yv;
 
@@ -232,20 +239,22 @@ void RecurrentCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads,
     parallel_for(x.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin;
         std::vector<float> z(n * p_.dim), y(n * rows());
+        std::vector<std::uint8_t> scratch(2 * rows());
         for (std::size_t i = 0; i < n; ++i) {
             float* zi = z.data() + i * p_.dim;
             copy_for_metric(x.row(begin + i), p_.dim, p_.metric, zi);
             for (std::size_t j = 0; j < p_.dim; ++j) zi[j] -= p_.center[j];
         }
-        encode_panels_.multiply({z.data(), n, p_.dim}, {y.data(), n, rows()});
+        encode_map_.multiply({z.data(), n, p_.dim}, {y.data(), n, rows()});
         for (std::size_t i = 0; i < n; ++i) {
-            encode_row(z.data() + i * p_.dim, y.data() + i * rows(), effort, codes + (begin + i) * code_bytes());
+            encode_row(z.data() + i * p_.dim, y.data() + i * rows(), effort, scratch.data(),
+                       codes + (begin + i) * code_bytes());
         }
     });
 }
 
-void RecurrentCodec::unpack_values(const std::uint8_t* code, float* v) const {
-    std::uint8_t u[kMaxRows] = {};
+void RecurrentCodec::unpack_values(const std::uint8_t* code, std::uint8_t* u, float* v) const {
+    std::fill_n(u, rows(), std::uint8_t{0});
     for (int t = static_cast<int>(layout_.planes) - 1; t >= 0; --t) {
         for (std::size_t i = 0; i < layout_.groups[t] * kGroup; ++i) {
             u[i] = static_cast<std::uint8_t>(u[i] << 1 | ((code[i / 8] >> (7 - i % 8)) & 1));
@@ -259,20 +268,28 @@ void RecurrentCodec::unpack_values(const std::uint8_t* code, float* v) const {
     }
 }
 
+void RecurrentCodec::scale_groups(float* y) const {
+    for (std::size_t g = 0; g < p_.query_scale.size(); ++g) {
+        for (std::size_t i = g * kGroup; i < (g + 1) * kGroup; ++i) y[i] *= p_.query_scale[g];
+    }
+}
+
 void RecurrentCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const {
     parallel_for(n, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t m = end - begin;
         std::vector<float> v(m * rows());
+        std::vector<std::uint8_t> u(rows());
         for (std::size_t r = 0; r < m; ++r) {
             const std::uint8_t* code = codes + (begin + r) * code_bytes();
             float* vr = v.data() + r * rows();
-            unpack_values(code, vr);
+            unpack_values(code, u.data(), vr);
             std::uint16_t f16;
             std::memcpy(&f16, code + layout_.code_bytes() + 4, 2);
             const float f = float_from_half(f16);
             for (std::size_t i = 0; i < rows(); ++i) vr[i] *= f;
+            scale_groups(vr);
         }
-        decode_panels_.multiply({v.data(), m, rows()}, {out + begin * p_.dim, m, p_.dim});
+        query_map().multiply_transposed({v.data(), m, rows()}, {out + begin * p_.dim, m, p_.dim});
         for (std::size_t r = begin; r < end; ++r) {
             for (std::size_t j = 0; j < p_.dim; ++j) out[r * p_.dim + j] += p_.center[j];
         }
@@ -320,9 +337,10 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits 
                 constant[i] = dot(zi, p_.center.data(), p_.dim);
             }
         }
-        query_panels_.multiply({z.data(), n, p_.dim}, {w.data(), n, rows()});
+        query_map().multiply({z.data(), n, p_.dim}, {w.data(), n, rows()});
         for (std::size_t i = 0; i < n; ++i) {
             float* wi = w.data() + i * rows();
+            scale_groups(wi);
             for (std::size_t j = 0; j < rows(); ++j) wi[j] *= factor * p_.step[j];
             prepared[begin + i] = PlaneQuery(layout_, {wi, rows()}, static_cast<float>(constant[i]), weight_bits);
         }
@@ -345,8 +363,16 @@ void RecurrentCodec::write(store::Writer& out) const {
     out.put<std::uint8_t>("group_bits", p_.group_bits);
     out.put<float>("center", p_.center);
     out.put<float>("query_mean", p_.query_mean);
-    out.put<float>("encode_map", p_.encode_map);
-    out.put<float>("query_map", p_.query_map);
+    out.put_copy<float>("encode_map", encode_map_.values());
+    if (p_.query_scale.empty()) {
+        out.put_copy<float>("query_map", query_map_.values());
+    } else {
+        out.put<float>("query_scale", p_.query_scale);
+    }
+    if (p_.block_dims != p_.dim) {
+        out.put_int("block_dims", static_cast<std::int64_t>(p_.block_dims));
+        out.put<std::uint16_t>("group_block", p_.group_block);
+    }
     out.put<float>("step", p_.step);
     out.put<float>("levels", p_.levels);
 }
@@ -367,7 +393,17 @@ std::shared_ptr<const Codec> RecurrentCodec::read(const store::Reader& in) {
         p.center = copy("center");
         p.query_mean = copy("query_mean");
         p.encode_map = copy("encode_map");
-        p.query_map = copy("query_map");
+        p.block_dims = p.dim;
+        if (in.has_key("block_dims")) {
+            p.block_dims = static_cast<std::size_t>(in.get_int("block_dims", 1, static_cast<std::int64_t>(p.dim)));
+            const auto blocks = in.array<std::uint16_t>("group_block", p.group_bits.size());
+            p.group_block.assign(blocks.begin(), blocks.end());
+        }
+        if (in.has("query_scale")) {
+            p.query_scale = copy("query_scale");
+        } else {
+            p.query_map = copy("query_map");
+        }
         p.step = copy("step");
         p.levels = copy("levels");
         return std::make_shared<RecurrentCodec>(std::move(p));

@@ -6,6 +6,9 @@
 //   y = M (x - c)                         M: dims of decreasing weighted variance, groups of 32
 //   <q - qm, x - c>  ~  f <Mq (q - qm), v>    Mq need not be the inverse of M
 //
+// M is block-diagonal (codec/block_map.hpp), with one block for few dims. Mq is either a map of the same
+// shape or M times one factor per group.
+//
 // Per vector two scalars: f (float16) and `add` (float32), the part of the score that is known
 // exactly. With c the mean of the vectors and qm the mean of the queries
 //   cosine, ip   <q, x>   = <q - qm, c> + <qm, x> + <q - qm, x - c>
@@ -17,14 +20,15 @@
 #include <memory>
 #include <vector>
 
+#include "codec/block_map.hpp"
 #include "codec/codec.hpp"
 #include "codec/plane_query.hpp"
-#include "kernel/matmul.hpp"
 #include "kernel/plane_kernels.hpp"
 
 namespace residua::codec {
 
-// Everything that defines a codec. Matrices are row-major; rows = 32 * group_bits.size().
+// Everything that defines a codec. rows = 32 * group_bits.size(); maps hold group by group 32 rows as long as
+// the group's block.
 struct RecurrentParams {
     Metric metric = Metric::cosine;
     std::size_t dim = 0;
@@ -32,8 +36,11 @@ struct RecurrentParams {
     std::vector<std::uint8_t> group_bits;   // 1 … 8, non-increasing
     std::vector<float> center;              // c, dim
     std::vector<float> query_mean;          // qm, dim
-    std::vector<float> encode_map;          // M, rows x dim
-    std::vector<float> query_map;           // Mq, rows x dim
+    std::size_t block_dims = 0;             // dims of a block; dim for a dense map
+    std::vector<std::uint16_t> group_block; // the block that a group reads; empty for a dense map
+    std::vector<float> encode_map;          // M
+    std::vector<float> query_map;           // Mq, or empty
+    std::vector<float> query_scale;         // per group, Mq = query_scale * M; or empty
     std::vector<float> step;                // D, rows; positive
     std::vector<float> levels;              // per group 2^bits values in steps: what decode puts in place of u - (2^b - 1) / 2
     float expansion = 4;                    // candidates per result that re-ranking needs at 100,000 rows
@@ -62,28 +69,34 @@ public:
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
     void write(store::Writer& out) const override;
 
-    const RecurrentParams& params() const { return p_; }
-    const kernel::PlaneLayout& layout() const { return layout_; }
+    double bits() const { return p_.bits; }
+    const std::vector<std::uint8_t>& group_bits() const { return p_.group_bits; }
+    std::size_t block_dims() const { return p_.block_dims; }
+    // The same codec with another number of candidates per result, at least 1.
+    std::shared_ptr<const Codec> with_expansion(float expansion) const;
 
 private:
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const;
     static constexpr std::size_t kScalarBytes = 6;  // float32 add, float16 f
 
     std::size_t rows() const { return p_.step.size(); }
-    void encode_row(const float* z, const float* y, Effort effort, std::uint8_t* code) const;
+    void check() const;
+    // scratch: two levels per row of the map.
+    void encode_row(const float* z, const float* y, Effort effort, std::uint8_t* scratch, std::uint8_t* code) const;
     struct Moments {
         double yv = 0, vv = 0;  // <y, v>, |v|^2
     };
     Moments round_levels(const float* y, float factor, std::uint8_t* u) const;
-    Moments search_scale(const float* y, std::uint8_t* u) const;
+    Moments search_scale(const float* y, std::uint8_t* trial, std::uint8_t* u) const;
     void refine_levels(const float* y, Moments& m, std::uint8_t* u) const;
-    void unpack_values(const std::uint8_t* code, float* v) const;
+    void unpack_values(const std::uint8_t* code, std::uint8_t* levels, float* v) const;
+    void scale_groups(float* y) const;  // by query_scale, where the query map is made of M
+    const BlockMap& query_map() const { return query_map_.empty() ? encode_map_ : query_map_; }
 
-    RecurrentParams p_;
+    RecurrentParams p_;                   // without the maps, which stand below
     kernel::PlaneLayout layout_;
-    kernel::PackedPanels encode_panels_;  // M
-    kernel::PackedPanels query_panels_;   // Mq
-    kernel::PackedPanels decode_panels_;  // transposed Mq
+    BlockMap encode_map_;                 // M
+    BlockMap query_map_;                  // Mq; empty when made of M
     std::vector<float> inv_step_;
     std::vector<float> mean_offset_;      // qm - c for l2, qm otherwise
     double mean_dot_ = 0;                 // <mean_offset, c>: add = <mean_offset, x - c> + this (not l2)

@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from residua import _core
+from residua._recurrent_maps import GROUP, BlockSpace, DenseSpace, Space, blocks_of
 from residua._typing import FloatArray
 
-GROUP = 32
 MAX_BITS = 8
 SCALAR_BYTES = 6
 
+_DENSE_DIMS = 2048  # above, the transform is made of blocks
+_BLOCK_DIMS = 512  # at most, in a block
 _SAMPLE = 100_000  # rows that the moments are taken from
+_SAMPLE_VALUES = 2**28  # and how many numbers they may hold
 _EXPONENT = 0.125  # the one that wins or nearly wins on every set measured (docs/codecs.md)
 _EXPONENTS = (_EXPONENT, 0.25)  # tried when there are queries to try them on
 _MARGIN = 0.005  # gain in held-out recall for which another exponent is taken
@@ -30,8 +32,6 @@ _STEP_ROWS = 4_000  # rows that the steps are fitted to
 _TRIAL_ROWS = 10_240  # rows that a trial ranks
 _TRIAL_QUERIES = 512
 _LEVEL_WEIGHT = 32.0  # values that the middle of a level counts for
-_SHRINK = 0.1  # of a query covariance towards its mean diagonal
-_FLOOR = 1e-4  # smallest eigenvalue, relative to the largest
 _NEIGHBOURS = 10
 _EXPANSION_UNKNOWN = 50.0  # candidates per result for a codec that could not be tried
 
@@ -50,26 +50,17 @@ def code_bytes(dim: int, bits: float) -> int:
     return group_budget(dim, bits) * GROUP // 8 + SCALAR_BYTES
 
 
-@dataclass
-class _Space:
+@dataclass(frozen=True)
+class _Sample:
     """What all candidates of one fit share."""
 
-    rows: FloatArray  # sample, as the metric sees it
+    rows: FloatArray  # as the metric sees them
     center: FloatArray
     query_mean: FloatArray
-    covariance: Matrix  # of the rows
-    query_covariance: Matrix | None  # None: the rows' own is taken
+    space: Space
     budget: int
     seed: int
     threads: int
-
-    @cached_property
-    def row_eigen(self) -> tuple[npt.NDArray[np.float64], Matrix]:
-        return _eigh(self.covariance)
-
-    @cached_property
-    def query_eigen(self) -> tuple[npt.NDArray[np.float64], Matrix]:
-        return _eigh(self.covariance if self.query_covariance is None else self.query_covariance)
 
 
 def fit(
@@ -87,19 +78,21 @@ def fit(
     exponents = ((_EXPONENT,) if queries is None else _EXPONENTS) if query_aware else (0.0,)
     total = len(exponents) + 2
     report(0, total)
-    rows = _as_metric(_sample(x, _SAMPLE, seed), metric)
-    asked = None if queries is None else _as_metric(_sample(queries, _SAMPLE, seed), metric)
-    space = _space(rows, asked, group_budget(x.shape[1], bits), seed, num_threads)
+    dim = x.shape[1]
+    most = min(_SAMPLE, _SAMPLE_VALUES // dim)
+    rows = _as_metric(_sample(x, most, seed), metric)
+    asked = None if queries is None else _as_metric(_sample(queries, most, seed), metric)
+    sample = _prepare(rows, asked, group_budget(dim, bits), seed, num_threads)
     report(1, total)
     trial = _trial(rows, asked, metric, seed, num_threads)
     if trial is None:
-        codec = _build(space, _EXPONENT if query_aware else 0.0, bits, metric)
+        codec = _build(sample, _EXPONENT if query_aware else 0.0, bits, metric)
         report(total, total)
         return _core.with_expansion(codec, _EXPANSION_UNKNOWN)
 
     outcomes: dict[float, tuple[float, float, _core.Codec]] = {}
     for i, exponent in enumerate(exponents):
-        codec = _build(space, exponent, bits, metric)
+        codec = _build(sample, exponent, bits, metric)
         outcomes[exponent] = (*trial.run(codec, num_threads), codec)
         report(i + 2, total)
     best = max(outcomes, key=lambda e: outcomes[e][0])
@@ -160,84 +153,60 @@ def _as_metric(x: FloatArray, metric: str) -> FloatArray:
     return _core.normalize(x) if metric == "cosine" else x
 
 
-def _space(rows: FloatArray, queries: FloatArray | None, budget: int, seed: int, threads: int) -> _Space:
+def _block_dims(rows: int, dim: int) -> int:
+    """Return the most dims of a block: all of them, or as few as the rows can tell a covariance of."""
+    if dim <= _DENSE_DIMS and rows >= dim // 2:
+        return dim
+    return max(GROUP, min(_BLOCK_DIMS, rows) // GROUP * GROUP)
+
+
+def _prepare(rows: FloatArray, queries: FloatArray | None, budget: int, seed: int, threads: int) -> _Sample:
     center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    covariance = _core.gram(rows - center, threads) / len(rows)
-    if queries is None:
-        return _Space(rows, center, center, covariance, None, budget, seed, threads)
-    query_mean = queries.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = _core.gram(queries - query_mean, threads) / len(queries)
-    # A sample of queries is small: its covariance is drawn towards its mean diagonal.
-    spread = (1 - _SHRINK) * spread + _SHRINK * np.trace(spread) / len(spread) * np.eye(len(spread))
-    return _Space(rows, center, query_mean, covariance, spread, budget, seed, threads)
+    asked = center if queries is None else queries.mean(axis=0, dtype=np.float64).astype(np.float32)
+    blocks = blocks_of(rows.shape[1], _block_dims(*rows.shape))
+    if len(blocks) == 1:
+        space: Space = DenseSpace(rows, center, queries, asked, seed, threads)
+    else:
+        space = BlockSpace(rows, center, queries, asked, blocks, seed, threads)
+    return _Sample(rows, center, asked, space, budget, seed, threads)
 
 
-def _eigh(s: Matrix) -> tuple[npt.NDArray[np.float64], Matrix]:
-    """Eigenvalues, descending, and eigenvectors in columns of fixed sign."""
-    values, vectors = np.linalg.eigh(s)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    pivot = np.abs(vectors).argmax(axis=0)
-    return values, vectors * np.sign(vectors[pivot, np.arange(len(s))])
-
-
-def _weights(values: npt.NDArray[np.float64], exponent: float) -> npt.NDArray[np.float64]:
-    """Powers of the floored eigenvalues, the largest being 1."""
-    largest = max(float(values[0]), 1e-30)
-    return np.maximum(values / largest, _FLOOR) ** exponent
-
-
-def _maps(space: _Space, exponent: float) -> tuple[Matrix, Matrix]:
-    """Return (M, Mq) before grouping, rows by decreasing weighted variance, <Mq q, M x> = <q, x>."""
-    if space.query_covariance is None or exponent == 0.0:
-        # The weights share the eigenvectors of the rows, so they only scale the principal components.
-        values, vectors = space.row_eigen
-        weight = _weights(values, exponent)
-        return vectors.T * weight[:, None], vectors.T / weight[:, None]
-    values, vectors = space.query_eigen
-    weight = _weights(values, exponent)
-    forward = (vectors * weight) @ vectors.T
-    backward = (vectors / weight) @ vectors.T
-    _, basis = _eigh(forward @ space.covariance @ forward)
-    return basis.T @ forward, basis.T @ backward
-
-
-def _hadamard(seed: int, groups: int) -> list[Matrix]:
-    """One orthogonal mix per group: random signs, then Hadamard, so that its dims are exchangeable."""
-    h = np.ones((1, 1))
-    while len(h) < GROUP:
-        h = np.block([[h, h], [h, -h]])
-    words = np.atleast_1d(np.random.PCG64(seed).random_raw(groups))
-    signs = [1.0 - 2.0 * ((int(w) % 2**GROUP >> np.arange(GROUP)) & 1) for w in words]
-    return [h / math.sqrt(GROUP) * s for s in signs]
-
-
-def _build(space: _Space, exponent: float, bits: float, metric: str) -> _core.Codec:
-    dim = space.rows.shape[1]
-    groups = -(-dim // GROUP)
-    forward, backward = np.zeros((2, groups * GROUP, dim))
-    forward[:dim], backward[:dim] = _maps(space, exponent)
-    for g, mix in enumerate(_hadamard(space.seed, groups)):
-        part = slice(g * GROUP, (g + 1) * GROUP)
-        forward[part], backward[part] = mix @ forward[part], mix @ backward[part]
-
-    sample = _sample(space.rows, _STEP_ROWS, space.seed + 1) - space.center
-    y = _core.transform(sample, forward.astype(np.float32), space.threads)
-    steps, distortion = _core.fit_steps(y, GROUP, space.threads)
-    allocation = _allocate(distortion, space.budget)
+def _build(sample: _Sample, exponent: float, bits: float, metric: str) -> _core.Codec:
+    maps, blocks = sample.space.maps(exponent), sample.space.blocks
+    # Of high dims fewer rows are taken: the groups of one vector are many.
+    rows = _sample(sample.rows, _STEP_ROWS if len(blocks) == 1 else _STEP_ROWS // 2, sample.seed + 1)
+    y = np.hstack(
+        [
+            _core.transform(rows[:, block] - sample.center[block], part, sample.threads)
+            for block, part in zip(blocks, maps.encode, strict=True)
+        ]
+    )
+    steps, distortion = _core.fit_steps(y, GROUP, sample.threads)
+    allocation = _allocate(distortion, sample.budget)
 
     order = np.argsort(-allocation, kind="stable")
     kept = order[allocation[order] > 0]
     dims = (kept[:, None] * GROUP + np.arange(GROUP)).ravel()
     step = np.repeat(steps[allocation[kept] - 1, kept], GROUP)
+    owner = np.repeat(np.arange(len(blocks)), [len(part) // GROUP for part in maps.encode])
+    first = np.searchsorted(owner, owner)  # the first group of a group's block
+
+    def chosen(parts: list[FloatArray]) -> FloatArray:
+        groups = [parts[owner[g]][(g - first[g]) * GROUP : (g - first[g] + 1) * GROUP] for g in kept]
+        return np.concatenate(groups, axis=None, dtype=np.float32)
+
     return _core.recurrent_codec(
-        dim=dim,
+        dim=sample.rows.shape[1],
         bits=bits,
         metric=metric,
         group_bits=allocation[kept].astype(np.uint8),
-        center=space.center,
-        query_mean=space.query_mean,
-        encode_map=np.ascontiguousarray(forward[dims], np.float32),
-        query_map=np.ascontiguousarray(backward[dims], np.float32),
+        center=sample.center,
+        query_mean=sample.query_mean,
+        block_dims=blocks[0].stop,
+        group_block=owner[kept].astype(np.uint16) if len(blocks) > 1 else np.empty(0, np.uint16),
+        encode_map=chosen(maps.encode),
+        query_map=chosen(maps.query) if maps.query is not None else np.empty(0, np.float32),
+        query_scale=maps.scale[kept] if maps.query is None else maps.scale,
         step=step,
         levels=_levels(y[:, dims] / step, allocation[kept]),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
-from residua import _core, _recurrent_fit
+from residua import _binary_fit, _core, _recurrent_fit
 from residua._codec import Codec
 from residua._progress import reporter
 from residua._typing import ArrayLike, ByteArray, Metric, Progress
@@ -13,6 +13,7 @@ from residua._validate import (
     METRICS,
     as_choice,
     as_dim,
+    as_int,
     as_number,
     as_seed,
     as_threads,
@@ -116,19 +117,21 @@ class FloatCodec(_DataFreeCodec):
 
 
 class BinaryCodec(_DataFreeCodec):
-    """Keep one sign bit per dim, packed as :func:`numpy.packbits` does.
+    """Keep one sign bit per dim, packed as :func:`numpy.packbits` does, on request behind a rotation.
 
-    The codes equal the ``ubinary`` precision of sentence-transformers, for any dim: every row is
-    packed on its own, and padding bits are zero.
+    Without a rotation the codes equal the ``ubinary`` precision of sentence-transformers, for any dim: every
+    row is packed on its own, and padding bits are zero. With one, a bit is the sign of ``W (x - mean)``.
 
     Parameters
     ----------
     dim
         Dims of the vectors, 1 … 65,536.
     bits
-        Bits per vector; None means ``dim``, the only value that ``rotation="none"`` allows.
+        Bits per vector, 1 … ``dim``; None means ``dim``. Without a rotation the first ``bits`` dims count.
     rotation
-        ``"none"``. The rotations ``"random"`` and ``"itq"`` are not in this version.
+        ``"none"`` (learns nothing), ``"random"`` (orthogonal, in blocks of at most 512 dims above 2,048), or
+        ``"itq"``: principal components, turned until their signs lie close (Gong and Lazebnik, CVPR
+        2011), up to 2,048 dims. Rotations need :meth:`fit`.
     seed
         Seed of the rotation.
 
@@ -137,6 +140,9 @@ class BinaryCodec(_DataFreeCodec):
     >>> import numpy as np, residua as rz
     >>> rz.BinaryCodec(10).encode(np.array([[1, -1, 1, 1, -1, -1, -1, -1, 2, 3.0]])).tolist()
     [[176, 192]]
+    >>> x = np.random.default_rng(0).standard_normal((100, 10))
+    >>> rz.BinaryCodec(10, bits=8, rotation="itq").fit(x).code_bytes
+    1
     """
 
     def __init__(
@@ -147,19 +153,105 @@ class BinaryCodec(_DataFreeCodec):
         seed: int = 0,
     ) -> None:
         self._dim = as_dim(dim)
-        as_seed(seed)
-        if as_choice(rotation, "rotation", ("none", "random", "itq")) != "none":
-            raise UnsupportedError(f"BinaryCodec rotation={rotation!r} is not in this version; use 'none'")
-        if bits is not None and bits != dim:
-            raise InvalidValueError(
-                f"BinaryCodec with rotation='none' has one bit per dim: bits must be {dim} or None, "
-                f"got {bits!r}"
+        self._bits = self._dim if bits is None else as_int(bits, "bits", 1, 65_536)
+        if self._bits > self._dim:
+            raise InvalidValueError(f"bits must be at most dim, which is {self._dim}, got {self._bits}")
+        self._rotation = as_choice(rotation, "rotation", ("none", "random", "itq"))
+        self._seed = as_seed(seed)
+        if rotation == "itq" and self._dim > _binary_fit.DENSE_DIMS:
+            raise UnsupportedError(
+                f"rotation='itq' takes up to {_binary_fit.DENSE_DIMS} dims, got {dim}; use rotation='random'"
             )
-        self._metric_fixed = False
-        self._native = self._make("cosine")
+        self._metric_fixed = rotation != "none"
+        self._native = self._make("cosine") if rotation == "none" else None
+
+    @property
+    def bits(self) -> int:
+        """Bits per vector."""
+        return self._bits
+
+    @property
+    def rotation(self) -> str:
+        """``"none"``, ``"random"`` or ``"itq"``."""
+        return self._rotation
+
+    @property
+    def code_bytes(self) -> int:
+        """All bytes per vector; known before the fit."""
+        return (self._bits + 7) // 8
+
+    def fit(
+        self,
+        x: ArrayLike,
+        *,
+        queries: ArrayLike | None = None,
+        metric: Metric = "cosine",
+        num_threads: int | None = None,
+        progress: Progress = False,
+    ) -> BinaryCodec:
+        """Set the metric and, for a rotation, learn the mean of the vectors and what the rotation needs.
+
+        Parameters
+        ----------
+        x
+            ``(n, dim)`` vectors; a rotation needs n >= 1.
+        queries
+            ``(nq, dim)`` vectors or None; only checked.
+        metric
+            ``"cosine"``, ``"ip"`` or ``"l2"``.
+        num_threads
+            At least 1; None uses the CPUs that the process may use.
+        progress
+            True, False or a callable ``(done, total)``.
+
+        Returns
+        -------
+        The codec itself.
+
+        Raises
+        ------
+        InvalidValueError
+            The codec is fitted already, or a rotation gets no vectors.
+        ShapeError, DtypeError, NonFiniteError
+        """
+        if self._rotation == "none":
+            return super().fit(x, queries=queries, metric=metric, num_threads=num_threads, progress=progress)
+        if self._native is not None:
+            raise InvalidValueError(f"{self!r} is fitted already; make a new codec")
+        as_choice(metric, "metric", METRICS)
+        v, _ = as_vectors(x, self._dim, "x")
+        if len(v) == 0:
+            raise InvalidValueError("x: expected at least 1 vector to fit on, got 0")
+        if queries is not None:
+            as_vectors(queries, self._dim, "queries")
+        if metric == "cosine":
+            refuse_zero_rows(v, "x")
+        self._native = _binary_fit.fit(
+            v,
+            bits=self._bits,
+            rotation=self._rotation,
+            metric=metric,
+            seed=self._seed,
+            num_threads=as_threads(num_threads),
+            report=reporter(progress, "fit"),
+        )
+        return self
 
     def _make(self, metric: str) -> _core.Codec:
-        return _core.binary_codec(self._dim, metric)
+        return _core.binary_codec(self._dim, self._bits, metric)
+
+    def _recipe(self) -> str:
+        if self._rotation == "none":
+            return ""
+        return f"binary bits={self._bits} rotation={self._rotation} seed={self._seed}"
+
+    def _describe(self) -> str:
+        parts = [f"dim={self._dim}"]
+        if self._bits != self._dim:
+            parts.append(f"bits={self._bits}")
+        if self._rotation != "none":
+            parts.append(f"rotation={self._rotation!r}")
+        return ", ".join(parts)
 
 
 class RecurrentBinaryCodec(Codec):
@@ -171,7 +263,7 @@ class RecurrentBinaryCodec(Codec):
     Parameters
     ----------
     dim
-        Dims of the vectors, 1 … 2,048.
+        Dims of the vectors, 1 … 65,536.
     bits
         Bits per dim, 0.5 … 8. A vector takes about ``dim * bits / 8`` bytes and 6 more for two scalars.
     query_aware
@@ -183,7 +275,8 @@ class RecurrentBinaryCodec(Codec):
     Notes
     -----
     Source: Gan et al., "Binary Embedding-based Retrieval at Tencent" (KDD 2023) for the code; docs/codecs.md
-    for the closed form. Encoding costs one ``dim x dim`` transform per vector.
+    for the closed form. Encoding costs one ``dim x dim`` transform per vector, above 2,048 dims one of blocks
+    of at most 512 consecutive dims.
 
     Examples
     --------
@@ -196,8 +289,6 @@ class RecurrentBinaryCodec(Codec):
 
     def __init__(self, dim: int, bits: float = 2.0, *, query_aware: bool = True, seed: int = 0) -> None:
         self._dim = as_dim(dim)
-        if self._dim > 2048:
-            raise UnsupportedError(f"RecurrentBinaryCodec takes up to 2,048 dims in this version, got {dim}")
         bits = as_number(bits, "bits")
         if not 0.5 <= bits <= 8:
             raise InvalidValueError(f"bits must be from 0.5 to 8 bits per dim, got {bits}")
@@ -321,6 +412,9 @@ def from_recipe(dim: int, recipe: str) -> Codec:
         values = dict(p.split("=") for p in pairs)
         if kind == "scalar":
             return ScalarCodec(dim, 8 if values["bits"] == "8" else 4, seed=int(values["seed"]))
+        if kind == "binary":
+            rotation: Literal["random", "itq"] = "itq" if values["rotation"] == "itq" else "random"
+            return BinaryCodec(dim, int(values["bits"]), rotation, int(values["seed"]))
         if kind != "recurrent":
             raise ValueError(kind)
         return RecurrentBinaryCodec(
@@ -340,7 +434,7 @@ def wrap(native: _core.Codec) -> Codec:
         codec = FloatCodec(native.dim, native.dtype)
         codec._metric_fixed = True
     elif native.kind == "binary_codec":
-        codec = BinaryCodec(native.dim)
+        codec = BinaryCodec(native.dim, int(native.bits), native.rotation)
         codec._metric_fixed = True
     elif native.kind == "scalar_codec":
         codec = ScalarCodec(native.dim, 8 if native.bits == 8 else 4)

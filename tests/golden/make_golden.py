@@ -30,6 +30,11 @@ def vectors(n: int, start: int) -> np.ndarray:
     return (values.reshape(n, DIM) + centre).astype(np.float32)
 
 
+def wide(n: int, start: int) -> np.ndarray:
+    """Rows of 4 * DIM dims."""
+    return np.hstack([vectors(n, start + i) for i in range(4)])
+
+
 def things() -> dict[str, rz.FlatIndex | rz.Codec | rz.EmbeddingTable]:
     """Return what the golden files hold, by file name."""
     x = vectors(400, 1)
@@ -46,7 +51,9 @@ def things() -> dict[str, rz.FlatIndex | rz.Codec | rz.EmbeddingTable]:
     return {
         "codec-recurrent": recurrent,
         "codec-recurrent-l2": rz.RecurrentBinaryCodec(DIM, 0.5).fit(x, metric="l2"),
+        "codec-recurrent-blocks": rz.RecurrentBinaryCodec(4 * DIM, 1).fit(wide(40, 1), metric="ip"),
         "codec-binary": rz.BinaryCodec(DIM).fit(x, metric="ip"),
+        "codec-binary-itq": rz.BinaryCodec(DIM, 20, "itq").fit(x, metric="l2"),
         "codec-float16": rz.FloatCodec(DIM, "float16").fit(x, metric="l2"),
         "flat-recurrent-str": by_name,
         "flat-exact-l2": by_number,
@@ -60,7 +67,7 @@ def things() -> dict[str, rz.FlatIndex | rz.Codec | rz.EmbeddingTable]:
 
 def facts(thing: rz.FlatIndex | rz.Codec | rz.EmbeddingTable) -> dict[str, object]:
     """Return what must stay the same for ever; scores are rounded, as their last bits depend on the ISA."""
-    q = vectors(5, 99)
+    q = vectors(5, 99) if thing.dim == DIM else wide(5, 99)
     if isinstance(thing, rz.Codec):
         codes = thing.encode(q)
         return {

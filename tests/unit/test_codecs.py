@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import residua as rz
-from residua.errors import InvalidValueError, NotTrainedError, UnsupportedError
+from residua.errors import InvalidValueError, NotTrainedError
 
 DIMS = (1, 2, 7, 31, 32, 33, 100, 384)
 METRICS = ("cosine", "ip", "l2")
@@ -402,12 +402,3 @@ def test_progress_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     out, err = capfd.readouterr()
     assert out == ""
     assert "100 %" in err
-
-
-def test_what_is_not_in_this_version_says_so() -> None:
-    for make in (
-        lambda: rz.BinaryCodec(8, rotation="itq"),
-        lambda: rz.RecurrentBinaryCodec(2049, 1),
-    ):
-        with pytest.raises(UnsupportedError):
-            make()
