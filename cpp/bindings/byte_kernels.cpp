@@ -75,14 +75,14 @@ py::dict byte_query(int bits, std::size_t dim, const Array<float>& weights) {
     return d;
 }
 
-// Number of the stop block and the masks, for up to kByteTile queries with given thresholds.
+// Number of the stop block and the masks, for a tile of queries with given thresholds.
 py::tuple byte_scan(const std::string& isa, int bits, std::size_t dim, const Array<std::uint8_t>& blocks,
                     const Array<float>& weights, const std::vector<float>& thresholds, std::size_t first_block) {
     const ByteLayout layout = layout_of(bits, dim);
     const auto w = matrix(weights);
-    if (w.rows == 0 || w.rows > kernel::kByteTile || thresholds.size() != w.rows) {
-        throw Error(ErrorKind::shape, "expected 1 to " + std::to_string(kernel::kByteTile) +
-                                          " queries and as many thresholds");
+    const std::size_t tile = kernel::by_name(isa).bytes.tile;
+    if (w.rows == 0 || w.rows > tile || thresholds.size() != w.rows) {
+        throw Error(ErrorKind::shape, "expected 1 to " + std::to_string(tile) + " queries and as many thresholds");
     }
     std::vector<ByteQuery> queries;
     kernel::ByteScan scans[kernel::kByteTile];
@@ -138,7 +138,7 @@ py::array_t<float> byte_decode(const std::string& isa, int bits, const py::array
 }  // namespace
 
 void register_byte_kernels(py::module_& m) {
-    m.attr("byte_tile") = kernel::kByteTile;
+    m.def("byte_tile", [](const std::string& isa) { return kernel::by_name(isa).bytes.tile; }, py::arg("isa"));
     m.def("byte_pack", &byte_pack, py::arg("bits"), py::arg("codes"), py::arg("add"), py::arg("scale"));
     m.def("byte_query", &byte_query, py::arg("bits"), py::arg("dim"), py::arg("weights"));
     m.def("byte_scan", &byte_scan, py::arg("isa"), py::arg("bits"), py::arg("dim"), py::arg("blocks"),

@@ -27,12 +27,17 @@ using CodecPtr = std::shared_ptr<const Codec>;
 
 constexpr const char* kFloatTypes[] = {"float32", "float16", "bfloat16"};  // as FloatCodec::Type counts
 
-py::array_t<std::uint8_t> encode(const Codec& c, const Array<float>& x, int num_threads, bool refine) {
+codec::Effort parse_effort(const std::string& name) {
+    if (name == "refined") return codec::Effort::refined;
+    return name == "scaled" ? codec::Effort::scaled : codec::Effort::rounded;
+}
+
+py::array_t<std::uint8_t> encode(const Codec& c, const Array<float>& x, int num_threads, const std::string& effort) {
     const ConstMatrix rows = matrix(x);
     py::array_t<std::uint8_t> out({x.shape(0), static_cast<py::ssize_t>(c.code_bytes())});
     std::uint8_t* codes = out.mutable_data();
     py::gil_scoped_release release;
-    c.encode(rows, codes, resolve_num_threads(num_threads), refine ? codec::Effort::refined : codec::Effort::rounded);
+    c.encode(rows, codes, resolve_num_threads(num_threads), parse_effort(effort));
     return out;
 }
 
@@ -228,7 +233,7 @@ void register_codecs(py::module_& m) {
                                })
         .def_property_readonly("memory_bytes", &Codec::memory_bytes)
         .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
-        .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("refine") = false)
+        .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("effort") = "rounded")
         .def("decode", &decode, py::arg("codes"), py::arg("num_threads"))
         .def("scores", &scores, py::arg("queries"), py::arg("codes"), py::arg("num_threads"))
         .def("symmetric_scores", &symmetric_scores, py::arg("codes_a"), py::arg("codes_b"), py::arg("num_threads"))

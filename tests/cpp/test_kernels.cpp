@@ -400,7 +400,7 @@ TEST_CASE("byte kernels agree with the scalar ones") {
             const auto step = normals(layout.dims()), center = normals(layout.dims());
             for (const KernelTable* table : available()) {
                 CAPTURE(table->name);
-                for (std::size_t nq = 1; nq <= kByteTile; ++nq) {
+                for (std::size_t nq = 1; nq <= table->bytes.tile; ++nq) {
                     for (const float threshold : {-1e30f, 1.0f, 3.0f, 1e30f}) {
                         ByteScan scans[kByteTile];
                         for (std::size_t i = 0; i < nq; ++i) {

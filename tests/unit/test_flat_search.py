@@ -140,7 +140,7 @@ def test_symmetric_scores_are_those_of_the_codec(kind: str, metric: str) -> None
     index = made(kind, metric)
     codec = index.codec
     hits = index.search(Q, 20, scoring="symmetric", rerank=False)
-    codes = codec.encode(Q, refine=True) if kind.startswith("recurrent") else codec.encode(Q)
+    codes = codec.encode(Q, refine="scale") if kind.startswith("recurrent") else codec.encode(Q)
     scores = codec.symmetric_scores(codes, codec.encode(X))
     larger_is_better = metric != "l2" or kind == "binary"
     wanted = -np.sort(-scores, axis=1)[:, :20] if larger_is_better else np.sort(scores, axis=1)[:, :20]
