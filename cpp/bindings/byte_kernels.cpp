@@ -109,7 +109,7 @@ py::tuple byte_exact(const std::string& isa, int bits, std::size_t dim, const Ar
     Array<float> scores(static_cast<py::ssize_t>(n * kByteRows));
     for (std::size_t b = 0; b < n; ++b) {
         const std::uint8_t* block = blocks.data() + b * layout.block_bytes();
-        bytes.exact(layout, block, q.fine().data(), sums.mutable_data() + b * kByteRows);
+        bytes.exact(layout, block, q.fine().data(), ~0u, sums.mutable_data() + b * kByteRows);
         q.scores(bytes, layout, block, ~0u, scores.mutable_data() + b * kByteRows);
     }
     return py::make_tuple(sums, scores);

@@ -224,7 +224,7 @@ std::unique_ptr<Scorer> BinaryCodec::prepare(ConstMatrix queries, int num_thread
             }
             float* wi = w.data() + (i - begin) * width();
             for (std::size_t j = 0; j < bits_; ++j) wi[j] *= factor;
-            prepared[i] = PlaneQuery(layout, {wi, bits_}, static_cast<float>(constant));
+            prepared[i] = PlaneQuery(layout, {wi, bits_}, static_cast<float>(constant), WeightBits::twelve, false);
         }
     });
     return std::make_unique<SignScorer>(code_bytes(), layout, std::move(prepared));

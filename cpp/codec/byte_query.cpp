@@ -134,7 +134,7 @@ ByteScan ByteQuery::with_threshold(float threshold) const {
 void ByteQuery::scores(const ByteKernels& kernels, const ByteLayout& layout, const std::uint8_t* block,
                        std::uint32_t rows, float* out) const {
     std::int64_t sums[kBlockRows];
-    kernels.exact(layout, block, fine_.data(), sums);
+    kernels.exact(layout, block, fine_.data(), rows, sums);
     const std::uint8_t* add = block + layout.add_offset();
     const std::uint8_t* scale = block + layout.scale_offset();
     const float half_unit = 0.5f * unit_;

@@ -46,14 +46,16 @@ public:
     // weights: one per dim of the groups that have bits, already multiplied by the dim's step; dims
     // past weights.size() count as zero.
     // constant: added to every score, so that pools compare and keep finished scores.
+    // for_cells: whether a scan of cells may follow.
     PlaneQuery(const kernel::PlaneLayout& layout, std::span<const float> weights, float constant = 0.0f,
-               WeightBits weight_bits = WeightBits::twelve);
+               WeightBits weight_bits = WeightBits::twelve, bool for_cells = true);
     PlaneQuery() = default;
 
     // What the scan needs to drop rows whose estimate is below the threshold.
     kernel::PlaneScan with_threshold(float threshold) const;
 
-    // The same for the scan of cells.
+    // The same for the scan of cells, of a query that was prepared for it.
+    bool for_cells() const { return !cells_.empty(); }
     kernel::ByteScan cells_with_threshold(float threshold) const;
 
     // The estimate of a row from N.

@@ -15,8 +15,6 @@ using namespace kernel;
 
 namespace {
 
-constexpr std::size_t kCellQueries = 16;
-
 template <class T>
 T value_at(const std::uint8_t* p, std::size_t i) {
     T value;
@@ -68,7 +66,7 @@ struct CellFamily {
     }
     void scores(const std::uint8_t* block, const PlaneQuery& query, std::uint32_t rows, float* out) const {
         std::int64_t sums[kBlockRows];
-        kernels.exact(layout, block, query.weights().data(), sums);
+        kernels.exact(layout, block, query.weights().data(), rows, sums);
         for (; rows != 0; rows &= rows - 1) {
             const auto r = static_cast<std::size_t>(std::countr_zero(rows));
             out[r] = query.score(2 * sums[r] - query.sum_offset(), value_at<float>(block + layout.add_offset(), r),
@@ -116,10 +114,15 @@ void score_block(const PlaneKernels& kernels, const PlaneLayout& layout, const P
     PlaneFamily{kernels, layout}.scores(block, query, ~0u, out);
 }
 
+bool scans_cells(const KernelTable& kernels, const PlaneLayout& layout, std::size_t n_queries) {
+    constexpr std::size_t kCellQueries = 16;
+    const float planes = static_cast<float>(layout.total_groups()) / static_cast<float>(layout.groups[0]);
+    return n_queries >= kCellQueries && planes >= kernels.planes.cells_from;
+}
+
 void plane_topk(const KernelTable& kernels, const PlaneLayout& layout, const std::uint8_t* blocks,
                 const BlockRows& rows, std::span<const PlaneQuery> queries, TopK* pools) {
-    const float planes = static_cast<float>(layout.total_groups()) / static_cast<float>(layout.groups[0]);
-    if (queries.size() >= kCellQueries && planes >= kernels.planes.cells_from) {
+    if (scans_cells(kernels, layout, queries.size()) && queries.front().for_cells()) {
         cells_topk(kernels, layout, blocks, rows, queries, pools);
     } else {
         block_topk(PlaneFamily{kernels.planes, layout}, blocks, rows, queries, pools);

@@ -16,6 +16,9 @@
 
 namespace residua::codec {
 
+// Whether a call with so many queries is scanned in cells (docs/adr/0005-batches-in-cells.md).
+bool scans_cells(const kernel::KernelTable& kernels, const kernel::PlaneLayout& layout, std::size_t n_queries);
+
 // Offers all `rows`, stored in `blocks`, to pools[i] for queries[i].
 void plane_topk(const kernel::KernelTable& kernels, const kernel::PlaneLayout& layout, const std::uint8_t* blocks,
                 const BlockRows& rows, std::span<const PlaneQuery> queries, TopK* pools);

@@ -321,6 +321,7 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, int num_thr
 
 std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {
     std::vector<PlaneQuery> prepared(queries.rows);
+    const bool for_cells = scans_cells(kernel::active(), layout_, queries.rows);
     parallel_for(queries.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin;
         std::vector<float> q(p_.dim), z(n * p_.dim), w(n * rows());
@@ -342,7 +343,7 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits 
             float* wi = w.data() + i * rows();
             scale_groups(wi);
             for (std::size_t j = 0; j < rows(); ++j) wi[j] *= factor * p_.step[j];
-            prepared[begin + i] = PlaneQuery(layout_, {wi, rows()}, static_cast<float>(constant[i]), weight_bits);
+            prepared[begin + i] = PlaneQuery(layout_, {wi, rows()}, static_cast<float>(constant[i]), weight_bits, for_cells);
         }
     });
     return std::make_unique<RecurrentScorer>(layout_, std::move(prepared));

@@ -63,8 +63,10 @@ struct ByteKernels {
     std::size_t (*scan)(const ByteLayout& layout, const std::uint8_t* blocks, std::size_t n_blocks,
                         const ByteScan* queries, std::size_t nq, std::uint32_t* mask);
 
-    // out[r] = sum of fine weight * code, for the rows of one block.
-    void (*exact)(const ByteLayout& layout, const std::uint8_t* block, const std::int16_t* fine, std::int64_t* out);
+    // out[r] = sum of fine weight * code, for the rows of one block whose bit is set in `rows`; others are
+    // unspecified.
+    void (*exact)(const ByteLayout& layout, const std::uint8_t* block, const std::int16_t* fine, std::uint32_t rows,
+                  std::int64_t* out);
 
     // out[i] = (scale * step[i]) * (u[i] - top / 2) + center[i] for i < dim, from one row code.
     void (*decode)(const ByteLayout& layout, const std::uint8_t* code, const float* step, const float* center,

@@ -106,10 +106,11 @@ inline std::size_t byte_scan_simd(const ByteLayout& layout, const std::uint8_t* 
 
 template <int kBits>
 void byte_exact_bits(const ByteLayout& layout, const std::uint8_t* block, const std::int16_t* fine,
-                     std::int64_t* out) {
+                     std::uint32_t rows, std::int64_t* out) {
     constexpr std::size_t kWeights = kBits == 8 ? 4 : 8;
     for (std::size_t r = 0; r < kByteRows; ++r) out[r] = 0;
     for (std::size_t first = 0; first < kByteRows; first += kVecRows) {
+        if ((rows >> first & ((std::uint64_t{1} << kVecRows) - 1)) == 0) continue;
         for (std::size_t begin = 0; begin < layout.cells; begin += kFineCells) {
             const std::size_t end = layout.cells - begin < kFineCells ? layout.cells : begin + kFineCells;
             CellSums sums = zero_sums();
@@ -131,8 +132,9 @@ void byte_exact_bits(const ByteLayout& layout, const std::uint8_t* block, const 
 }
 
 inline void byte_exact_simd(const ByteLayout& layout, const std::uint8_t* block, const std::int16_t* fine,
-                            std::int64_t* out) {
-    layout.bits == 8 ? byte_exact_bits<8>(layout, block, fine, out) : byte_exact_bits<4>(layout, block, fine, out);
+                            std::uint32_t rows, std::int64_t* out) {
+    layout.bits == 8 ? byte_exact_bits<8>(layout, block, fine, rows, out)
+                     : byte_exact_bits<4>(layout, block, fine, rows, out);
 }
 
 inline void byte_decode_simd(const ByteLayout& layout, const std::uint8_t* code, const float* step,

@@ -69,7 +69,7 @@ inline std::size_t byte_scan_scalar(const ByteLayout& layout, const std::uint8_t
 }
 
 inline void byte_exact_scalar(const ByteLayout& layout, const std::uint8_t* block, const std::int16_t* fine,
-                              std::int64_t* out) {
+                              std::uint32_t, std::int64_t* out) {
     layout.bits == 8 ? block_sums<8>(layout, block, fine, out) : block_sums<4>(layout, block, fine, out);
 }
 
