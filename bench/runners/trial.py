@@ -19,7 +19,7 @@ import numpy as np
 from bench.cases import Spec
 from bench.datasets import BenchData
 
-__all__ = ["run_trial"]
+__all__ = ["main", "run_trial"]
 
 _ROWS = 2000
 _SECONDS = 120
@@ -28,7 +28,7 @@ _SECONDS = 120
 def run_trial(engine: str, spec: Spec, dim: int, metric: str) -> str | None:
     """None when building and searching does not end the process, else what happened."""
     task = json.dumps({"engine": engine, "options": dict(spec.options), "dim": dim, "metric": metric})
-    command = [sys.executable, "-m", "bench.runners.trial", task]
+    command = [sys.executable, "-c", "from bench.runners import trial; trial.main()", task]
     root = Path(__file__).resolve().parents[2]
     try:
         child = subprocess.run(
@@ -46,10 +46,11 @@ def run_trial(engine: str, spec: Spec, dim: int, metric: str) -> str | None:
     return f"ends the process ({how}) in a trial" + (f": {said[-1]}" if said else "")
 
 
-def _main(task: str) -> None:
+def main() -> None:
+    """What the child does; its one argument is the task."""
     from bench.runners import RUNNERS
 
-    wanted = json.loads(task)
+    wanted = json.loads(sys.argv[1])
     runner = type(RUNNERS[wanted["engine"]])(trial=lambda *_: None)
     rows = np.random.default_rng(0).standard_normal((_ROWS, wanted["dim"]), dtype=np.float32)
     data = BenchData("trial", wanted["metric"], rows, rows[:10])
@@ -59,9 +60,5 @@ def _main(task: str) -> None:
         engine.search(engine.prepare(data.queries), 10, 1)
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])
     sys.stdout.flush()
     os._exit(0)  # what a library does while the process is torn down is not asked here
