@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.runners.base import UnusableSpecError
 from bench.runners.peer import Options, PeerRunner, one_of
 
 __all__ = ["RabitqlibRunner"]
@@ -19,6 +20,8 @@ class RabitqlibRunner(PeerRunner):
 
     def check(self, metric: str, dim: int, options: Options) -> None:
         one_of("bits", options["bits"], (*range(1, 10), 32))  # 32: raw vectors behind 1 bit
+        if dim < 64:
+            raise UnusableSpecError(f"rabitqlib clusters vectors of 64 dims and more, not {dim}")
 
     def make(self, base: Any, metric: str, options: Options, threads: int, seed: int) -> Any:
         library, clusters = self.module(), options.get("clusters", 1)

@@ -149,7 +149,7 @@ def fake_turbovec(record: Record) -> ModuleType:
 
 def fake_scann(record: Record) -> ModuleType:
     class Builder:
-        def __init__(self, base: np.ndarray, neighbors: int, measure: str) -> None:
+        def __init__(self, base: np.ndarray, count: int, measure: str) -> None:
             self.base, self.metric = base, {"squared_l2": "l2", "dot_product": "ip"}[measure]
 
         def score_ah(self, dims: int, anisotropic_quantization_threshold: float) -> None:

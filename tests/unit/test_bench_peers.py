@@ -24,7 +24,7 @@ from bench.runners import PEERS, RUNNERS, UnusableSpecError  # noqa: E402
 from bench.runners.trial import run_trial  # noqa: E402
 from fake_peers import FAKES, Record, nearest  # noqa: E402
 
-N, DIM, K = 400, 16, 5
+N, DIM, K = 400, 64, 5
 SHIPPED = [
     spec
     for name in ("peers", "peers_graphs")
@@ -130,6 +130,7 @@ def test_a_graph_of_usearch_and_of_svs_counts_what_it_saves(fake: Callable[[str]
         ("usearch", {"dtype": "f64"}, "l2", 16, "dtype is 'f64', expected one of f32, f16, i8"),
         ("usearch", {"dtype": "i8"}, "ip", 16, "drops the lengths"),
         ("rabitqlib", {"bits": 10}, "l2", 16, "bits is 10"),
+        ("rabitqlib", {"bits": 1}, "l2", 32, "64 dims and more, not 32"),
         ("turbovec", {"bits": 3}, "ip", 16, "bits is 3, expected one of 2, 4"),
         ("turbovec", {"bits": 2}, "ip", 12, "multiples of 8 dims, not 12"),
         ("svs", {"index": "ivf"}, "l2", 16, "expected one of vamana, flat"),
@@ -282,9 +283,9 @@ def test_the_real_library(spec: cases.Spec) -> None:
     if reason is not None:
         pytest.skip(reason)
     rng = np.random.default_rng(3)
-    centres = rng.standard_normal((50, 32))
-    base = np.repeat(centres, 20, axis=0) + 0.05 * rng.standard_normal((1000, 32))
-    queries = (centres + 0.05 * rng.standard_normal((50, 32))).astype(np.float32)
+    centres = rng.standard_normal((50, 64))
+    base = np.repeat(centres, 20, axis=0) + 0.05 * rng.standard_normal((1000, 64))
+    queries = (centres + 0.05 * rng.standard_normal((50, 64))).astype(np.float32)
     data = BenchData("clusters", "cosine", base.astype(np.float32), queries)
     try:
         built = runner.build(data, spec, threads=1, seed=0)
@@ -293,5 +294,5 @@ def test_the_real_library(spec: cases.Spec) -> None:
     found = built.search(built.prepare(queries), 10, 1)
     assert found.shape == (50, 10)
     assert np.mean(found // 20 == np.arange(50)[:, None]) > 0.9
-    assert 32 / 8 < built.bytes_per_vector < 4096
+    assert 64 / 8 < built.bytes_per_vector < 4096
     assert built.add_seconds > 0
