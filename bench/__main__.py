@@ -17,7 +17,7 @@ from bench.environment import describe
 from bench.measures import MEASURES, Session
 from bench.prepare import prepare
 from bench.report import ReportError, write_report
-from bench.runners import RUNNERS
+from bench.runners import PEERS, RUNNERS
 
 _RESULTS = Path(__file__).parent / "results"
 _NO_DATA = BenchData("no data", "cosine", np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32))
@@ -85,7 +85,9 @@ def _run(arguments: argparse.Namespace) -> int:
     for case, data in runs:
         print(f"{case.name} on {data.name}", flush=True)
         session = Session(case, data, RUNNERS, log=lambda line: print(line, flush=True))
-        environment = describe()
+        environment = describe(
+            [peer.package for name, peer in PEERS.items() if any(spec.engine == name for spec in case.specs)]
+        )
         MEASURES[case.kind](session)
         path = _target(arguments.out, case, data, environment["date"][:10])
         path.parent.mkdir(parents=True, exist_ok=True)

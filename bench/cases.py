@@ -20,14 +20,45 @@ else:
 
 __all__ = ["KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
 
-KINDS = ("recall", "sdc", "rerank", "scan", "single_query", "encode_fit", "threads", "import", "table")
+KINDS = (
+    "recall",
+    "sdc",
+    "rerank",
+    "scan",
+    "single_query",
+    "encode_fit",
+    "threads",
+    "import",
+    "table",
+    "peers",
+)
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
         {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype"}
     ),
     "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),
+    "hnswlib": frozenset({"M", "ef_construction", "ef"}),
+    "usearch": frozenset({"dtype", "exact", "M", "ef_construction", "ef"}),
+    "rabitqlib": frozenset({"bits", "clusters", "nprobe"}),
+    "turbovec": frozenset({"bits", "calibrate"}),
+    "scann": frozenset({"dims_per_block", "anisotropic", "reorder"}),
+    "svs": frozenset({"index", "storage", "degree", "build_window", "window"}),
+    "pyvsag": frozenset({"quantization", "rerank", "degree", "ef_construction", "ef"}),
 }
+# The option that every entry of an engine must have.
+_REQUIRED: Mapping[str, str] = {
+    "ours": "codec",
+    "faiss": "factory",
+    "hnswlib": "ef",
+    "usearch": "dtype",
+    "rabitqlib": "bits",
+    "turbovec": "bits",
+    "scann": "dims_per_block",
+    "svs": "index",
+    "pyvsag": "quantization",
+}
+_PAIRED = ("ours", "faiss")
 _SETTINGS: Mapping[str, tuple[type, ...]] = {
     "title": (str,),
     "kind": (str,),
@@ -41,7 +72,7 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
     "rows": (int,),
     "dims": (int,),
 }
-_PAIR_KEYS = frozenset({"name", "ratio", *_OPTIONS})
+_PAIR_KEYS = frozenset({"name", "ratio", *_PAIRED})
 _BAR_KEYS = frozenset(
     {"name", "ours", "against", "extra_bytes", "gain", "gap_closed", "never_below", "at_least", "at_most"}
 )
@@ -152,6 +183,9 @@ def _parse(name: str, table: dict[str, Any]) -> Case:
         raise CaseError(f"metrics holds {sorted(map(str, unknown))}, expected some of {', '.join(METRICS)}")
     settings["metrics"] = tuple(settings.get("metrics", METRICS))
     specs = [spec for engine in _OPTIONS for entry in table.get(engine, []) for spec in _grid(engine, entry)]
+    peers = sorted({spec.engine for spec in specs} - set(_PAIRED))
+    if peers and settings["kind"] != "peers":
+        raise CaseError(f"[[{peers[0]}]] belongs into a case of kind peers, not {settings['kind']}")
     pairs = [_pair(entry) for entry in table.get("pair", [])]
     bars = table.get("bar", [])
     for bar in bars:
@@ -172,7 +206,7 @@ def _known(table: Mapping[str, Any], allowed: frozenset[str], where: str) -> Non
 def _grid(engine: str, entry: Mapping[str, Any]) -> list[Spec]:
     """Every combination of the entry's options; an option that is a list stands for each of its values."""
     _known(entry, _OPTIONS[engine], f"[[{engine}]]")
-    required = "codec" if engine == "ours" else "factory"
+    required = _REQUIRED[engine]
     if required not in entry:
         raise CaseError(f"[[{engine}]] has no {required}")
     choices = [value if isinstance(value, list) else [value] for value in entry.values()]
@@ -181,10 +215,10 @@ def _grid(engine: str, entry: Mapping[str, Any]) -> list[Spec]:
 
 def _pair(entry: Mapping[str, Any]) -> Pair:
     _known(entry, _PAIR_KEYS, "a [[pair]]")
-    for key in ("name", *_OPTIONS):
+    for key in ("name", *_PAIRED):
         if key not in entry:
             raise CaseError(f"a [[pair]] has no {key}")
-    ours, peer = (_grid(engine, entry[engine]) for engine in _OPTIONS)
+    ours, peer = (_grid(engine, entry[engine]) for engine in _PAIRED)
     if len(ours) != 1 or len(peer) != 1:
         raise CaseError(f"[[pair]] {entry['name']!r} must name one configuration per engine, not a grid")
     return Pair(entry["name"], ours[0], peer[0], entry.get("ratio"))

@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,9 @@ def _caches() -> dict[str, str]:
     return caches
 
 
-def _versions() -> dict[str, str]:
+def _versions(packages: Sequence[str]) -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     with contextlib.suppress(ImportError, AttributeError):
@@ -92,8 +92,8 @@ def _config() -> Any:
     return None
 
 
-def describe() -> dict[str, Any]:
-    """Machine, versions, commit and date of this run. No host name, no user, no path."""
+def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Machine, versions (of `packages` too), commit and date of this run. No host name, no user, no path."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": {
@@ -104,7 +104,7 @@ def describe() -> dict[str, Any]:
             "caches": _caches(),
             "system": platform.system(),
         },
-        "versions": _versions(),
+        "versions": _versions((*_PACKAGES, *packages)),
         "commit": _commit(),
         "config": _config(),
     }

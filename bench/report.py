@@ -28,12 +28,13 @@ _COLUMNS = (
     ("queries_per_second_2", "queries/s, 2 threads", "{:,.0f}"),
     ("encoded_vectors_per_second", "encode vectors/s", "{:,.0f}"),
     ("fit_seconds", "fit s", "{:.2f}"),
+    ("build_seconds", "build s", "{:.2f}"),
     ("random_gb_per_second", "GB/s, random rows", "{:.2f}"),
     ("ordered_gb_per_second", "GB/s, rows in order", "{:.2f}"),
     ("import_seconds", "import s", "{:.3f}"),
     ("process_seconds", "whole process s", "{:.3f}"),
 )
-_QUALITY_KINDS = ("recall", "sdc", "rerank")
+_QUALITY_KINDS = ("recall", "sdc", "rerank", "peers")
 
 
 class ReportError(ValueError):
@@ -99,14 +100,21 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     rows = result["rows"]
     columns = [column for column in _COLUMNS if any(row.get(column[0]) is not None for row in rows)]
     headings = [heading.format(k=settings["k"]) for _, heading, _ in columns]
-    if result["kind"] == "recall":
+    if result["kind"] in ("recall", "peers"):
         rows = sorted(rows, key=lambda row: (row["bytes_per_vector"], -row["recall"]))
     lines.append(_table(headings, [[_cell(row.get(key), form) for key, _, form in columns] for row in rows]))
     if result["outcomes"]:
         lines += ["", _table(("claim", "measured", "bar", ""), [_outcome(o) for o in result["outcomes"]])]
     for skipped in result.get("skipped", ()):
-        lines += ["", f"Not measured: {skipped['spec']}: {skipped['reason']}"]
+        lines += ["", f"Not measured: {_whose(skipped)}: {skipped['reason']}"]
+    for failed in result.get("errors", ()):
+        lines += ["", f"Failed: {_whose(failed)}: {failed['error']}"]
     return "\n".join(lines) + "\n"
+
+
+def _whose(entry: Mapping[str, str]) -> str:
+    """The configuration of a line without figures, after its engine unless that is ours or FAISS."""
+    return entry["spec"] if entry["engine"] in ("ours", "faiss") else f"{entry['engine']} {entry['spec']}"
 
 
 def replace_between_markers(text: str, name: str, body: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.measures.importing import measure_import
+from bench.measures.peers import measure_peers
 from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
 from bench.measures.session import Outcome, Session
 from bench.measures.speed import measure_encode_fit, measure_scan, measure_single_query, measure_threads
@@ -23,4 +24,5 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "threads": measure_threads,
     "import": measure_import,
     "table": measure_table,
+    "peers": measure_peers,
 }

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,6 +43,7 @@ class Session:
     rows: list[dict[str, Any]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    errors: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def build_threads(self) -> int:
@@ -51,6 +53,20 @@ class Session:
     def skip(self, spec: Spec, reason: str) -> None:
         self.log(f"  skipped {dict(spec.options)}: {reason}")
         self.skipped.append({"engine": spec.engine, "spec": str(dict(spec.options)), "reason": reason})
+
+    @contextlib.contextmanager
+    def contained(self, spec: Spec) -> Iterator[None]:
+        """What goes wrong in a peer is recorded, and the run goes on; our own errors pass through."""
+        try:
+            yield
+        except UnusableSpecError as error:
+            self.skip(spec, str(error))
+        except (Exception, SystemExit) as error:
+            if spec.engine == "ours":
+                raise
+            text = f"{type(error).__name__}: {error}".strip()
+            self.log(f"  error in {spec.engine} {dict(spec.options)}: {text}")
+            self.errors.append({"engine": spec.engine, "spec": str(dict(spec.options)), "error": text})
 
     def build(self, spec: Spec) -> Engine | None:
         """The engine for `spec`, or None with the reason noted; other errors are bugs and pass through."""
@@ -97,4 +113,5 @@ class Session:
             "rows": self.rows,
             "outcomes": [{**asdict(o), "passed": o.passed} for o in self.outcomes],
             "skipped": self.skipped,
+            "errors": self.errors,
         }

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ __all__ = [
     "measure_exact",
     "measure_index",
     "measure_recurrent",
+    "measure_scalar",
     "plot_rows",
     "results_table",
     "steps_progress",
@@ -133,13 +134,23 @@ def measure_index(
 
 def measure_recurrent(session: Session, bits: float) -> list[Row]:
     """Recurrent codes of some bits per dim in a FlatIndex."""
-    codec = rz.RecurrentBinaryCodec(session.dim, bits=bits)
+    return _measure_fitted(
+        session, rz.RecurrentBinaryCodec(session.dim, bits=bits), f"recurrent {bits:g} bit"
+    )
+
+
+def measure_scalar(session: Session, bits: Literal[8, 4]) -> list[Row]:
+    """Scalar codes of 8 or 4 bits per dim in a FlatIndex."""
+    return _measure_fitted(session, rz.ScalarCodec(session.dim, bits), f"scalar {bits} bit")
+
+
+def _measure_fitted(session: Session, codec: rz.Codec, name: str) -> list[Row]:
     codec.fit(session.documents, metric=session.metric, num_threads=session.threads)
     encode = session.seconds(lambda: codec.encode(session.documents, num_threads=session.threads))
     index = rz.FlatIndex(session.dim, metric=session.metric, codec=codec)
     index.add(session.documents, num_threads=session.threads)
     rate = len(session.documents) / encode
-    return measure_index(session, index, f"recurrent {bits:g} bit", float(codec.code_bytes), rate)
+    return measure_index(session, index, name, float(codec.code_bytes), rate)
 
 
 def measure_binary(session: Session) -> list[Row]:

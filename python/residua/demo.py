@@ -27,6 +27,7 @@ from residua._measure import (
     measure_binary,
     measure_exact,
     measure_recurrent,
+    measure_scalar,
     plot_rows,
     results_table,
     steps_progress,
@@ -83,6 +84,8 @@ def _faiss(session: Session, factory: str) -> list[Row]:
 def _steps(session: Session, with_faiss: bool) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     for bits in BITS:
         yield f"recurrent codes, {bits:g} bit", partial(measure_recurrent, session, bits)
+    yield "scalar codes, 4 bit", partial(measure_scalar, session, 4)
+    yield "scalar codes, 8 bit", partial(measure_scalar, session, 8)
     yield "sign bits", partial(measure_binary, session)
     yield "float32", partial(measure_exact, session)
     if with_faiss:

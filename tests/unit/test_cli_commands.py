@@ -106,6 +106,8 @@ def test_a_sample_is_seeded(run: Run, vectors: Matrix) -> None:
     [
         ("binary", None, 48),
         ("binary", 1, 48),
+        ("scalar", None, 392),
+        ("scalar", 4, 200),
         ("float", None, 1536),
         ("float", 16, 768),
         ("recurrent", 0.5, 30),
@@ -246,6 +248,7 @@ def test_ann_benchmarks_files_need_no_names(run: Run, vectors: Matrix, queries: 
         (["encode", "x.npy", "o.npy", "--bits", "nan"], ["nan"]),
         (["encode", "x.npy", "o.npy", "--codec", "binary", "--bits", "2"], ["--bits 1"]),
         (["encode", "x.npy", "o.npy", "--codec", "float", "--bits", "8"], ["16 or 32"]),
+        (["encode", "x.npy", "o.npy", "--codec", "scalar", "--bits", "2"], ["scalar", "8 or 4", "2"]),
         (["encode", "x.npy", "o.npy", "--codec-file", "c.rsd", "--bits", "2"], ["--codec-file", "--bits"]),
         (["encode", "x.npy", "o.npy", "--save-codec", "o.npy"], ["same file"]),
         (["encode", "x.npy", "o.csv"], [".npy", "o.csv"]),

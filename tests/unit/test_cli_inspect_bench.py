@@ -189,6 +189,12 @@ def test_bench_measures_what_the_library_gives(run: Run, vectors: Matrix, querie
         assert rows[f"recurrent 1.5 bit{label}"]["recall"] == pytest.approx(expected)
     assert rows["float32"]["recall"] == 1
     assert rows["recurrent 1 bit"]["bytes_per_vector"] == 54
+    for bits, size in ((4, 200), (8, 392)):
+        scalar = rz.FlatIndex(384, codec=rz.ScalarCodec(384, bits).fit(vectors))  # type: ignore[arg-type]
+        scalar.add(vectors)
+        expected = rz.recall(scalar.search(queries, rerank=0).ids, truth)
+        assert rows[f"scalar {bits} bit"]["recall"] == pytest.approx(expected)
+        assert rows[f"scalar {bits} bit"]["bytes_per_vector"] == size
     assert rows["recurrent 1 bit, re-ranked"]["kept_bytes"] > 700
 
 

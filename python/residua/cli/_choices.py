@@ -56,6 +56,12 @@ CODECS = {
         "0.5 to 8, fractions included",
     ),
     "binary": CodecKind(lambda dim, bits, seed: rz.BinaryCodec(dim), 1.0, lambda bits: bits == 1, "1"),
+    "scalar": CodecKind(
+        lambda dim, bits, seed: rz.ScalarCodec(dim, 8 if bits == 8 else 4, seed=seed),
+        8.0,
+        lambda bits: bits in (4, 8),
+        "8 or 4",
+    ),
     "float": CodecKind(
         lambda dim, bits, seed: rz.FloatCodec(dim, "float16" if bits == 16 else "float32"),
         32.0,
@@ -110,7 +116,8 @@ CodecOption = Annotated[
 BitsOption = Annotated[
     float | None,
     typer.Option(
-        help="Bits per dim: recurrent 0.5 to 8 (default 2), binary 1, float 16 or 32 (default).",
+        help="Bits per dim: recurrent 0.5 to 8 (default 2), scalar 8 (default) or 4, binary 1, "
+        "float 16 or 32 (default).",
         show_default=False,
     ),
 ]

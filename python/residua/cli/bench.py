@@ -61,7 +61,10 @@ def bench(
     bits: Annotated[
         list[float] | None,
         typer.Option(
-            min=0.5, max=8, help="Bits per dim, repeatable; default: 1, 2 and 4.", show_default=False
+            min=0.5,
+            max=8,
+            help="Bits of recurrent codes, repeatable; default: 1, 2 and 4.",
+            show_default=False,
         ),
     ] = None,
     limit: Annotated[
@@ -183,11 +186,13 @@ def _held_out(file: VectorFile, rows: IntArray, metric: str, seed: int) -> _Data
 
 
 def _plans(session: Any, bits: list[float]) -> list[tuple[str, Callable[[], list[Any]]]]:
-    from residua._measure import measure_binary, measure_exact, measure_recurrent
+    from residua._measure import measure_binary, measure_exact, measure_recurrent, measure_scalar
 
     plans: list[tuple[str, Callable[[], list[Any]]]] = [
         (f"recurrent codes, {one:g} bit", partial(measure_recurrent, session, one)) for one in bits
     ]
+    plans.append(("scalar codes, 4 bit", partial(measure_scalar, session, 4)))
+    plans.append(("scalar codes, 8 bit", partial(measure_scalar, session, 8)))
     plans.append(("sign bits", partial(measure_binary, session)))
     plans.append(("float32", partial(measure_exact, session)))
     return plans
