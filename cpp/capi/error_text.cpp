@@ -24,7 +24,8 @@ void set_text(const char* text) noexcept {
 
 residua_status status_of(ErrorKind kind) noexcept {
     switch (kind) {
-        case ErrorKind::value: return RESIDUA_INVALID_VALUE;
+        case ErrorKind::value:
+        case ErrorKind::out_of_range: return RESIDUA_INVALID_VALUE;
         case ErrorKind::shape: return RESIDUA_SHAPE;
         case ErrorKind::dtype: return RESIDUA_DTYPE;
         case ErrorKind::non_finite: return RESIDUA_NON_FINITE;

@@ -277,7 +277,7 @@ TEST_CASE("capi: files that cannot be loaded") {
     CHECK(says("flags are 4"));
 
     residua::store::Writer codec("binary_codec");
-    residua::codec::BinaryCodec(kDim, Metric::ip).write(codec);
+    residua::codec::BinaryCodec(kDim, kDim, Metric::ip).write(codec);
     codec.write_file(saved.path + ".codec");
     CHECK(residua_index_load((saved.path + ".codec").c_str(), 0, &index) == RESIDUA_UNSUPPORTED);
     CHECK(says("not an index of this version; expected 'flat_index'"));
