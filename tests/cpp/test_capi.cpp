@@ -48,7 +48,7 @@ struct Saved {
                 ("residua-capi-" + std::to_string(reinterpret_cast<std::uintptr_t>(this)) + "-" + std::to_string(counter++)))
                    .string();
         FlatIndex index(kDim, metric, mode, codec);
-        if (codec) index.set_codec(std::make_shared<residua::codec::BinaryCodec>(kDim, metric), 1);
+        if (codec) index.set_codec(std::make_shared<residua::codec::BinaryCodec>(kDim, kDim, metric), 1);
         IdList ids;
         if (strings) ids.kind = residua::store::IdKind::string;
         for (std::size_t i = 0; i < kRows; ++i) {

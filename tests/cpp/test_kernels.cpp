@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "codec/plane_query.hpp"
+#include "codec/plane_scan.hpp"
 #include "core/aligned.hpp"
 #include "kernel/dispatch.hpp"
 
@@ -339,12 +340,17 @@ TEST_CASE("plane kernels agree with the scalar ones") {
         for (std::size_t b = 0; b < kBlocks; ++b) {
             const std::uint8_t* block = blocks.data() + b * layout.block_bytes();
             reference.exact(layout, block, queries[0].exact_tables(), sums);
-            queries[0].rescore(layout, block, sums, ~0u, scores);
+            codec::score_block(reference, layout, queries[0], block, scores);
             for (const float s : scores) best = std::max(best, s);
             for (const KernelTable* table : available()) {
                 CAPTURE(table->name);
                 table->planes.exact(layout, block, queries[0].exact_tables(), sums_got);
                 REQUIRE(std::memcmp(sums, sums_got, sizeof sums) == 0);
+                AlignedVector<std::uint8_t> cells[2];
+                for (auto& c : cells) c.resize(groups * kGroupDims * kBlockRows);
+                reference.expand(layout, block, cells[0].data());
+                table->planes.expand(layout, block, cells[1].data());
+                REQUIRE(cells[0] == cells[1]);
                 AlignedVector<std::uint8_t> packed(layout.strip_bytes());
                 const std::uint8_t* rows = codes.data() + b * kBlockRows * layout.code_bytes();
                 table->planes.pack(layout.code_bytes(), rows, layout.code_bytes(), kBlockRows, packed.data());
