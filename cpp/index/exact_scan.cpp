@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 
-#include "core/aligned.hpp"
 #include "core/parallel.hpp"
 #include "index/candidate_pool.hpp"
 #include "kernel/dispatch.hpp"
@@ -65,6 +64,11 @@ public:
 
     RowBounds row(std::size_t i) const {
         const float scale = scale_of(source_, i);
+        if (metric_ == Metric::cosine && source_.own_norm) {
+            const float x2 = squared_norm(i);
+            if (!(x2 >= 1e-30f && x2 <= kHuge)) return {0.0f, 0.0f, kInf};
+            return {scale / std::sqrt(x2), 0.0f, 2.0f};  // the norm has half the error of the product
+        }
         if (metric_ == Metric::cosine) {
             const float inv = source_.inv_norm != nullptr ? source_.inv_norm[i] : 1.0f;
             return {scale * inv, 0.0f, inv <= 1e30f ? 1.25f : kInf};
@@ -367,7 +371,22 @@ std::vector<std::vector<ScoredRow>> exact_range(const RowSource& source, Metric 
 }
 
 ExactScorer::ExactScorer(const RowSource& source, Metric metric)
-    : source_(source), metric_(metric), kernels_(kernel::active().floats) {}
+    : source_(source), metric_(metric), kernels_(kernel::active().floats) {
+    if (source.own_norm && metric == Metric::cosine) zero_.assign(source.dim, 0.0f);
+}
+
+// The distance from zero, which takes any type of row.
+double ExactScorer::squared_norm(std::uint32_t row) const {
+    const float* zero = zero_.data();
+    const std::size_t d = source_.dim;
+    switch (source_.type) {
+        case RowType::f32: return kernels_.exact_l2_f32(zero, row_as<float>(source_, row), d);
+        case RowType::f16: return kernels_.exact_l2_f16(zero, row_as<std::uint16_t>(source_, row), d);
+        case RowType::bf16: return kernels_.exact_l2_bf16(zero, row_as<std::uint16_t>(source_, row), d);
+        case RowType::i8: break;
+    }
+    return kernels_.exact_l2_i8(zero, row_as<std::int8_t>(source_, row), scale_of(source_, row), d);
+}
 
 float ExactScorer::operator()(const float* query, std::uint32_t row) const {
     const std::size_t d = source_.dim;
@@ -391,6 +410,10 @@ float ExactScorer::operator()(const float* query, std::uint32_t row) const {
             break;
     }
     if (l2) return -static_cast<float>(sum);
+    if (metric_ == Metric::cosine && source_.own_norm) {
+        const double x2 = squared_norm(row);
+        return x2 > 0 ? static_cast<float>(sum / std::sqrt(x2)) : 0.0f;
+    }
     if (metric_ == Metric::cosine && source_.inv_norm != nullptr) sum *= static_cast<double>(source_.inv_norm[row]);
     return static_cast<float>(sum);
 }

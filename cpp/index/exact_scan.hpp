@@ -6,7 +6,7 @@
 //
 // Cosine: queries arrive normalised, and the score is <q, x> * inv_norm. The bound assumes that
 // norm(x) * inv_norm is at most 1.25, i.e. that inv_norm is what it says, and that rows without it
-// have unit norm. Scores are larger-is-better (l2: minus the squared distance).
+// have unit norm. With own_norm the norm is taken from the row, and a row of zeros scores 0. Scores are larger-is-better (l2: minus the squared distance).
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "core/aligned.hpp"
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
@@ -37,9 +38,12 @@ public:
     float operator()(const float* query, std::uint32_t row) const;
 
 private:
+    double squared_norm(std::uint32_t row) const;
+
     const store::RowSource& source_;
     Metric metric_;
     const kernel::FloatKernels& kernels_;
+    AlignedVector<float> zero_;  // with own_norm
 };
 
 // out[i] = score of rows[i]: re-ranking of candidates.
