@@ -118,6 +118,19 @@ private:
     AlignedVector<float> zero_;
 };
 
+// Rows apart are no stream that a CPU would fetch ahead by itself.
+constexpr std::size_t kRowsAhead = 8;
+
+inline void prefetch(const RowSource& source, std::size_t row, std::size_t bytes) {
+#if defined(__GNUC__)
+    if (row >= source.n) return;
+    const char* at = static_cast<const char*>(source.row(row));
+    for (std::size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at + b);
+#else
+    (void)source, (void)row, (void)bytes;
+#endif
+}
+
 template <class Fn>
 void for_each_allowed(const RowSource& source, std::size_t begin, std::size_t end, Fn fn) {
     if (source.allowed == nullptr) {
@@ -171,7 +184,11 @@ public:
 private:
     void stream(std::size_t begin, std::size_t end, std::vector<Pool>& pools) const {
         const bool l2 = filter_.metric() == Metric::l2;
+        const RowSource& source = filter_.source();
+        const std::size_t bytes = source.dim * store::row_type_bytes(source.type);
+        const bool apart = bytes < source.stride_bytes;
         for_each_allowed(filter_.source(), begin, end, [&](std::size_t r) {
+            if (apart) prefetch(source, r + kRowsAhead, bytes);
             const RowBounds row = l2 ? RowBounds{} : filter_.row(r);
             for (std::size_t i = 0; i < queries_.rows; ++i) {
                 float score, error;
@@ -360,6 +377,17 @@ std::vector<std::vector<ScoredRow>> exact_top_k(const RowSource& source, Metric 
     const std::size_t bytes = std::min(TopKPool::capacity(k), source.n) * sizeof(Candidate) + k * sizeof(ScoredRow) + 1;
     return scan<TopKPool>(source, queries, metric, num_threads, bytes,
                           [&](const float* q) { return TopKPool(k, order, scorer, q); });
+}
+
+std::vector<std::vector<ScoredRow>> exact_choice(const RowSource& source, Metric metric, ConstMatrix queries,
+                                                 std::size_t k, const TieOrder* order, int num_threads) {
+    check_dim(source, queries);
+    if (k == 0) return Results(queries.rows);
+    k = std::min(k, source.n);
+    const ExactScorer scorer(source, metric);
+    const std::size_t bytes = std::min(TopKPool::capacity(k), source.n) * sizeof(Candidate) + 1;
+    return scan<ChoicePool>(source, queries, metric, num_threads, bytes,
+                            [&](const float* q) { return ChoicePool(k, order, scorer, q); });
 }
 
 std::vector<std::vector<ScoredRow>> exact_range(const RowSource& source, Metric metric, ConstMatrix queries,

@@ -27,6 +27,10 @@ namespace residua::index {
 std::vector<std::vector<ScoredRow>> exact_top_k(const store::RowSource& source, Metric metric, ConstMatrix queries,
                                                 std::size_t k, const TieOrder* order, int num_threads);
 
+// Per query the rows that exact_top_k would return, in no order; their scores are lower bounds.
+std::vector<std::vector<ScoredRow>> exact_choice(const store::RowSource& source, Metric metric, ConstMatrix queries,
+                                                 std::size_t k, const TieOrder* order, int num_threads);
+
 // Per query all rows whose score is at least `threshold`, best first.
 std::vector<std::vector<ScoredRow>> exact_range(const store::RowSource& source, Metric metric, ConstMatrix queries,
                                                 float threshold, const TieOrder* order, int num_threads);

@@ -74,7 +74,7 @@ RowLists FlatIndex::choose(ConstMatrix queries, const FunnelStage& stage, const 
         store::RowSource prefix = rows->prefix(stage.dims);
         prefix.allowed = allowed;
         const std::vector<float> q = shortened(queries, stage.dims, metric_);
-        return exact_top_k(prefix, metric_, {q.data(), queries.rows, stage.dims}, stage.keep, tie_order(), num_threads);
+        return exact_choice(prefix, metric_, {q.data(), queries.rows, stage.dims}, stage.keep, tie_order(), num_threads);
     }
     const auto scorer = codec_->prepare_prefix(queries, stage.dims, num_threads);
     RowLists out;
