@@ -123,7 +123,8 @@ private:
         if (2 * buffer_.size() > TopKPool::capacity(k_) + k_) settle_all();
         limit_ = std::max(TopKPool::capacity(k_), buffer_.size() + 64);
     }
-    // Bounds too wide for the spread of the scores: exact scores take their place.
+    // Bounds too wide for the spread of the scores: exact scores take their place. A bound has a width
+    // (an error is above the spacing of floats around its score), so equal ones were settled before.
     void settle_all() {
         TopK best(k_, order_);
         for (const Candidate& c : buffer_) best.push(c.low == c.high ? c.low : (*scorer_)(query_, c.row), c.row);

@@ -31,6 +31,14 @@ std::vector<std::vector<ScoredRow>> exact_top_k(const store::RowSource& source, 
 std::vector<std::vector<ScoredRow>> exact_choice(const store::RowSource& source, Metric metric, ConstMatrix queries,
                                                  std::size_t k, const TieOrder* order, int num_threads);
 
+// The same two for lists of rows, one per query, whose scores are not looked at: re-ranking.
+std::vector<std::vector<ScoredRow>> exact_top_k_among(const store::RowSource& source, Metric metric, ConstMatrix queries,
+                                                      std::vector<std::vector<ScoredRow>> rows, std::size_t k,
+                                                      const TieOrder* order, int num_threads);
+std::vector<std::vector<ScoredRow>> exact_choice_among(const store::RowSource& source, Metric metric, ConstMatrix queries,
+                                                       std::vector<std::vector<ScoredRow>> rows, std::size_t k,
+                                                       const TieOrder* order, int num_threads);
+
 // Per query all rows whose score is at least `threshold`, best first.
 std::vector<std::vector<ScoredRow>> exact_range(const store::RowSource& source, Metric metric, ConstMatrix queries,
                                                 float threshold, const TieOrder* order, int num_threads);
@@ -49,9 +57,5 @@ private:
     const kernel::FloatKernels& kernels_;
     AlignedVector<float> zero_;  // with own_norm
 };
-
-// out[i] = score of rows[i]: re-ranking of candidates.
-void exact_scores(const store::RowSource& source, Metric metric, const float* query,
-                  std::span<const std::uint32_t> rows, float* out);
 
 }  // namespace residua::index

@@ -21,15 +21,6 @@ VectorMode kept_mode(VectorMode mode, bool wants_codec) {
     return mode == VectorMode::automatic && !wants_codec ? VectorMode::float32 : mode;
 }
 
-// Queries as the metric scores them against kept vectors: unit length under cosine.
-std::vector<float> normalized(ConstMatrix queries, Metric metric) {
-    std::vector<float> q(queries.rows * queries.cols);
-    for (std::size_t i = 0; i < queries.rows; ++i) {
-        codec::copy_for_metric(queries.row(i), queries.cols, metric, q.data() + i * queries.cols);
-    }
-    return q;
-}
-
 }  // namespace
 
 FlatIndex::FlatIndex(std::size_t dim, Metric metric, VectorMode mode, bool wants_codec, std::string codec_recipe)
@@ -331,7 +322,7 @@ SearchResult FlatIndex::search(ConstMatrix queries, const SearchParams& params) 
         const auto allowed = allowed_rows(params.filter);
         store::RowSource rows = vectors().view();
         rows.allowed = allowed.get();
-        const std::vector<float> q = normalized(queries, metric_);
+        const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
         SearchResult out;
         out.plan = "exact";
         out.visited = allowed ? allowed->count() : ids_.rows();
@@ -378,9 +369,15 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     RowLists hits;
     for (TopK& pool : pools) hits.push_back(exact_last ? pool.take() : pool.take_sorted());
     if (exact_last) {
-        hits = settle_exactly(vectors_.view(), normalized(queries, metric_), std::move(hits), k, params.num_threads);
+        hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
     }
     return finish(std::move(hits), std::move(out));
+}
+
+RowLists FlatIndex::settle_exactly(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const {
+    const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
+    return exact_top_k_among(vectors().view(), metric_, {q.data(), queries.rows, dim_}, std::move(candidates), k,
+                             tie_order(), num_threads);
 }
 
 std::vector<TopK> FlatIndex::scan(const codec::Scorer& scorer, std::size_t candidates, const Bitset* allowed,
@@ -433,7 +430,7 @@ SearchResult FlatIndex::range_search(ConstMatrix queries, float threshold, const
     if (!vectors().empty_mode()) {
         store::RowSource rows = vectors().view();
         rows.allowed = allowed.get();
-        const std::vector<float> q = normalized(queries, metric_);
+        const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
         out.plan = "exact";
         return finish(
             exact_range(rows, metric_, {q.data(), queries.rows, dim_}, threshold, tie_order(), num_threads),

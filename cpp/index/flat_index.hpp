@@ -93,9 +93,8 @@ private:
     RowLists choose(ConstMatrix queries, const FunnelStage& stage, const Bitset* allowed, int num_threads) const;
     RowLists choose_again(ConstMatrix queries, const FunnelStage& stage, RowLists candidates, int num_threads) const;
 
-    // The `keep` best of every query's candidates by exact scores of rows, or by scores of codes.
-    RowLists settle_exactly(const store::RowSource& rows, const std::vector<float>& queries, RowLists candidates,
-                            std::size_t keep, int num_threads) const;
+    // The best of every query's candidates by the kept vectors, or by scores of codes.
+    RowLists settle_exactly(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const;
     RowLists settle_by(const codec::Scorer& scorer, RowLists candidates, std::size_t keep, int num_threads) const;
     std::vector<TopK> scan(const codec::Scorer& scorer, std::size_t candidates, const Bitset* allowed,
                            int num_threads) const;

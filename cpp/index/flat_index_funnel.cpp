@@ -10,15 +10,6 @@
 namespace residua::index {
 namespace {
 
-// The first dims of queries as the metric scores them: unit length under cosine.
-std::vector<float> shortened(ConstMatrix queries, std::size_t dims, Metric metric) {
-    std::vector<float> q(queries.rows * dims);
-    for (std::size_t i = 0; i < queries.rows; ++i) {
-        codec::copy_for_metric(queries.row(i), dims, metric, q.data() + i * dims);
-    }
-    return q;
-}
-
 [[noreturn]] void refuse(std::size_t stage, const std::string& what) {
     throw Error(ErrorKind::value, "funnel: stage " + std::to_string(stage + 1) + " " + what);
 }
@@ -73,7 +64,7 @@ RowLists FlatIndex::choose(ConstMatrix queries, const FunnelStage& stage, const 
     if (auto rows = scanned_rows()) {
         store::RowSource prefix = rows->prefix(stage.dims);
         prefix.allowed = allowed;
-        const std::vector<float> q = shortened(queries, stage.dims, metric_);
+        const std::vector<float> q = codec::copies_for_metric(queries, stage.dims, metric_);
         return exact_choice(prefix, metric_, {q.data(), queries.rows, stage.dims}, stage.keep, tie_order(), num_threads);
     }
     const auto scorer = codec_->prepare_prefix(queries, stage.dims, num_threads);
@@ -85,19 +76,12 @@ RowLists FlatIndex::choose(ConstMatrix queries, const FunnelStage& stage, const 
 RowLists FlatIndex::choose_again(ConstMatrix queries, const FunnelStage& stage, RowLists candidates,
                                  int num_threads) const {
     if (const auto rows = scanned_rows()) {
-        return settle_exactly(rows->prefix(stage.dims), shortened(queries, stage.dims, metric_), std::move(candidates),
-                              stage.keep, num_threads);
+        const std::vector<float> q = codec::copies_for_metric(queries, stage.dims, metric_);
+        return exact_choice_among(rows->prefix(stage.dims), metric_, {q.data(), queries.rows, stage.dims},
+                                  std::move(candidates), stage.keep, tie_order(), num_threads);
     }
     return settle_by(*codec_->prepare_prefix(queries, stage.dims, num_threads), std::move(candidates), stage.keep,
                      num_threads);
-}
-
-RowLists FlatIndex::settle_exactly(const store::RowSource& rows, const std::vector<float>& queries,
-                                   RowLists candidates, std::size_t keep, int num_threads) const {
-    return settle(std::move(candidates), keep, tie_order(), num_threads,
-                  [&](std::size_t i, std::span<const std::uint32_t> which, float* out) {
-                      exact_scores(rows, metric_, queries.data() + i * rows.dim, which, out);
-                  });
 }
 
 RowLists FlatIndex::settle_by(const codec::Scorer& scorer, RowLists candidates, std::size_t keep,
@@ -127,9 +111,7 @@ SearchResult FlatIndex::search_funnel(ConstMatrix queries, const SearchParams& p
     const std::size_t k = std::min(params.k, n);
     if (codec_ == nullptr || (params.rerank != 0 && !vectors_.empty_mode())) {
         out.reranked = out.stages.back();
-        return finish(settle_exactly(vectors().view(), shortened(queries, dim_, metric_), std::move(hits), k,
-                                     params.num_threads),
-                      std::move(out));
+        return finish(settle_exactly(queries, std::move(hits), k, params.num_threads), std::move(out));
     }
     return finish(settle_by(*codec_->prepare(queries, params.num_threads), std::move(hits), k, params.num_threads),
                   std::move(out));

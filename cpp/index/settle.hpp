@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Candidates of a coarser score, scored again: re-ranking, and the later stages of a funnel.
+// Candidates of a coarser score, scored again: the later stages of a funnel over codes.
 #pragma once
 
 #include <cstddef>
