@@ -375,6 +375,10 @@ Results among(const RowSource& source, Metric metric, ConstMatrix queries, Resul
     parallel_for(rows.size(), 8, num_threads, [&](std::size_t begin, std::size_t end, int) {
         for (std::size_t i = begin; i < end; ++i) {
             std::vector<ScoredRow>& list = rows[i];
+            if (k == 0 || list.empty()) {
+                list.clear();
+                continue;
+            }
             // Memory order.
             std::sort(list.begin(), list.end(), [](const ScoredRow& a, const ScoredRow& b) { return a.row < b.row; });
             const QueryBounds bounds = filter.query(queries.row(i));
