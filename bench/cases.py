@@ -20,11 +20,11 @@ else:
 
 __all__ = ["KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
 
-KINDS = ("recall", "sdc", "rerank", "scan", "single_query", "encode_fit", "threads", "import", "table")
+KINDS = ("recall", "sdc", "rerank", "scan", "single_query", "encode_fit", "threads", "import", "table", "funnel")
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
-        {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype"}
+        {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype", "funnel"}
     ),
     "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),
 }
@@ -43,7 +43,7 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
 }
 _PAIR_KEYS = frozenset({"name", "ratio", *_OPTIONS})
 _BAR_KEYS = frozenset(
-    {"name", "ours", "against", "extra_bytes", "gain", "gap_closed", "never_below", "at_least", "at_most"}
+    {"name", "ours", "against", "extra_bytes", "gain", "gap_closed", "never_below", "at_least", "at_most", "speed"}
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.measures.funnel import measure_funnel
 from bench.measures.importing import measure_import
 from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
 from bench.measures.session import Outcome, Session
@@ -23,4 +24,5 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "threads": measure_threads,
     "import": measure_import,
     "table": measure_table,
+    "funnel": measure_funnel,
 }

@@ -292,7 +292,7 @@ class FlatIndex:
         k = as_k(k)
         threads = as_threads(num_threads)
         as_choice(plan, "plan", ("auto", "scan"))
-        scoring_name = as_scoring(scoring, has_codec=self._codec is not None)
+        name = as_scoring(scoring, has_codec=self._codec is not None)
         candidates = as_rerank(rerank, vectors=self._native.vectors)
         stages = as_funnel(funnel, self._codec)
         v, single = as_vectors(q, self.dim, "q", one=True)
@@ -300,12 +300,10 @@ class FlatIndex:
             refuse_zero_rows(v, "q")
         refuse_huge_result(len(v), k, len(self))
         hits = collect_hits(
-            lambda rows, allowed: self._native.search(
-                v[rows], k, scoring_name, candidates, allowed, threads, stages
-            ),
+            lambda rows, allowed: self._native.search(v[rows], k, name, candidates, allowed, threads, stages),
             (len(v), k, single),
             filter,
-            self._score_metric(scoring_name, candidates),
+            self._score_metric(name, candidates),
         )
         return self._explained(hits) if explain else hits
 
@@ -443,8 +441,7 @@ class FlatIndex:
 
         Raises
         ------
-        UnknownIdError
-            A KeyError that names the first id that is not there.
+        UnknownIdError, which names the first id that is not there.
         """
         return self._native.get(as_ids(ids, None))
 
@@ -456,9 +453,7 @@ class FlatIndex:
         ids
             ``(n,)`` ids, which must exist.
 
-        Returns
-        -------
-        An empty dict.
+        Returns an empty dict.
         """
         given = as_ids(ids, None)
         if not self._native.contains(given):
@@ -483,8 +478,7 @@ class FlatIndex:
 
         Raises
         ------
-        FileError
-            An OSError: the folder is missing, the path is a directory, …
+        FileError: the folder is missing, the path is a directory, …
         """
         self._native.save(as_path(path))
 
