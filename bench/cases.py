@@ -20,7 +20,18 @@ else:
 
 __all__ = ["KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
 
-KINDS = ("recall", "sdc", "rerank", "scan", "single_query", "encode_fit", "threads", "import", "table", "funnel")
+KINDS = (
+    "recall",
+    "sdc",
+    "rerank",
+    "scan",
+    "single_query",
+    "encode_fit",
+    "threads",
+    "import",
+    "table",
+    "funnel",
+)
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
@@ -43,7 +54,18 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
 }
 _PAIR_KEYS = frozenset({"name", "ratio", *_OPTIONS})
 _BAR_KEYS = frozenset(
-    {"name", "ours", "against", "extra_bytes", "gain", "gap_closed", "never_below", "at_least", "at_most", "speed"}
+    {
+        "name",
+        "ours",
+        "against",
+        "extra_bytes",
+        "gain",
+        "gap_closed",
+        "never_below",
+        "at_least",
+        "at_most",
+        "speed",
+    }
 )
 
 

@@ -43,7 +43,9 @@ def _bar(bars: list[dict[str, float]], which: int) -> float | None:
 def _measure(session: Session, engine: Engine, reference: Engine) -> tuple[float, tuple[float, float]]:
     case, data = session.case, session.data
     truth = data.require_truth(case.kind)
-    recall = recall_at(engine.search(engine.prepare(data.queries), case.k, session.build_threads), truth, case.k)
+    recall = recall_at(
+        engine.search(engine.prepare(data.queries), case.k, session.build_threads), truth, case.k
+    )
     batch = np.resize(data.queries, (case.batch, data.dim))
     sides = {"funnel": engine, "exact": reference}
     prepared = {side: e.prepare(batch) for side, e in sides.items()}

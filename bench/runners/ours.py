@@ -36,7 +36,9 @@ class OursEngine:
         self.index = self._rz.FlatIndex(data.dim, metric=data.metric, codec=codec, vectors=vectors)
         start = time.perf_counter()
         # Orders the dims of floats by variance, which gives prefixes a meaning; changes no score.
-        self._basis = _principal_axes(data.base) if codec is None and spec.options.get("rotation") == "pca" else None
+        self._basis = (
+            _principal_axes(data.base) if codec is None and spec.options.get("rotation") == "pca" else None
+        )
         base = data.base if self._basis is None else data.base @ self._basis
         self.index.add(base, num_threads=threads)
         self.add_seconds = time.perf_counter() - start
@@ -155,7 +157,9 @@ class OursRunner:
 
     def _fitted(self, data: BenchData, spec: Spec, threads: int, seed: int) -> tuple[Any, float]:
         """The codec and the seconds of its fit; the last one is kept, as it serves every way of searching."""
-        options = {key: value for key, value in spec.options.items() if key not in ("scoring", "rerank", "funnel")}
+        options = {
+            key: value for key, value in spec.options.items() if key not in ("scoring", "rerank", "funnel")
+        }
         key = (options, threads, seed)
         if self._last is None or self._last[0] is not data or self._last[1] != key:
             start = time.perf_counter()

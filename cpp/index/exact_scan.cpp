@@ -119,7 +119,7 @@ private:
 };
 
 // Rows apart are no stream that a CPU would fetch ahead by itself.
-constexpr std::size_t kRowsAhead = 8;
+constexpr std::size_t kRowsAhead = 2;
 
 inline void prefetch(const RowSource& source, std::size_t row, std::size_t bytes) {
 #if defined(__GNUC__)

@@ -32,7 +32,10 @@ def collect_hits(
         np.concatenate([h.ids for h in rows]),
         np.concatenate([h.scores for h in rows]),
         np.concatenate([arrays[2] for arrays in found]),
-        {**rows[0].stats, **{key: [h.stats[key] for h in rows] for key in _PER_FILTER if key in rows[0].stats}},
+        {
+            **rows[0].stats,
+            **{key: [h.stats[key] for h in rows] for key in _PER_FILTER if key in rows[0].stats},
+        },
     )
 
 

@@ -18,8 +18,8 @@ def as_funnel(funnel: Any, codec: Codec | None) -> list[tuple[int, int]]:
     # An untrained one scans floats, but would stop to serve the same search once it is fitted.
     if isinstance(codec, RecurrentBinaryCodec):
         raise UnsupportedError(
-            "funnel needs dims that stand one after the other, and a RecurrentBinaryCodec orders bits by variance; "
-            "use codec=None, FloatCodec, ScalarCodec or BinaryCodec"
+            "funnel needs dims that stand one after the other, and a RecurrentBinaryCodec orders its bits by "
+            "variance; use codec=None, FloatCodec, ScalarCodec or BinaryCodec"
         )
     expected = "funnel must be a list of (dims, keep) pairs such as [(64, 1000), (128, 200)]"
     try:

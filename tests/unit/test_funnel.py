@@ -110,7 +110,9 @@ class TestStages:
             # Signs of rotated dims: rows whose prefix differs from the query's in fewer places come first.
             assert all(len(set(row)) == keep for row in hits.ids.tolist())
             full = index.search(Q, 10).ids
-            found = np.mean([len(set(a) & set(b)) for a, b in zip(full.tolist(), hits.ids.tolist(), strict=True)])
+            found = np.mean(
+                [len(set(a) & set(b)) for a, b in zip(full.tolist(), hits.ids.tolist(), strict=True)]
+            )
             assert found > 4  # of 10; 50 rows of 700 by chance hold 0.7
             return
         rank = metric
@@ -208,7 +210,10 @@ class TestRows:
         index.save(tmp_path / "index")
         for mmap in (False, True):
             loaded = rz.load(tmp_path / "index", mmap=mmap)
-            same(loaded.search(Q, K, funnel=[(20, 90), (50, 30)]), index.search(Q, K, funnel=[(20, 90), (50, 30)]))
+            same(
+                loaded.search(Q, K, funnel=[(20, 90), (50, 30)]),
+                index.search(Q, K, funnel=[(20, 90), (50, 30)]),
+            )
 
 
 class TestBadInputs:
