@@ -118,19 +118,6 @@ private:
     AlignedVector<float> zero_;
 };
 
-// Rows apart are no stream that a CPU would fetch ahead by itself.
-constexpr std::size_t kRowsAhead = 2;
-
-inline void prefetch(const RowSource& source, std::size_t row, std::size_t bytes) {
-#if defined(__GNUC__)
-    if (row >= source.n) return;
-    const char* at = static_cast<const char*>(source.row(row));
-    for (std::size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at + b);
-#else
-    (void)source, (void)row, (void)bytes;
-#endif
-}
-
 template <class Fn>
 void for_each_allowed(const RowSource& source, std::size_t begin, std::size_t end, Fn fn) {
     if (source.allowed == nullptr) {
@@ -201,11 +188,7 @@ public:
 private:
     void stream(std::size_t begin, std::size_t end, std::vector<Pool>& pools) const {
         const bool l2 = filter_.metric() == Metric::l2;
-        const RowSource& source = filter_.source();
-        const std::size_t bytes = source.dim * store::row_type_bytes(source.type);
-        const bool apart = bytes < source.stride_bytes;
         for_each_allowed(filter_.source(), begin, end, [&](std::size_t r) {
-            if (apart) prefetch(source, r + kRowsAhead, bytes);
             const RowBounds row = l2 ? RowBounds{} : filter_.row(r);
             for (std::size_t i = 0; i < queries_.rows; ++i) {
                 offer_row(filter_, queries_.row(i), bounds_[i], row, r, pools[i]);
@@ -371,7 +354,6 @@ Results among(const RowSource& source, Metric metric, ConstMatrix queries, Resul
               const TieOrder* order, int num_threads) {
     const Filter filter(source, metric);
     const ExactScorer scorer(source, metric);
-    const std::size_t bytes = source.dim * store::row_type_bytes(source.type);
     parallel_for(rows.size(), 8, num_threads, [&](std::size_t begin, std::size_t end, int) {
         for (std::size_t i = begin; i < end; ++i) {
             std::vector<ScoredRow>& list = rows[i];
@@ -383,10 +365,9 @@ Results among(const RowSource& source, Metric metric, ConstMatrix queries, Resul
             std::sort(list.begin(), list.end(), [](const ScoredRow& a, const ScoredRow& b) { return a.row < b.row; });
             const QueryBounds bounds = filter.query(queries.row(i));
             Pool pool(std::min(k, list.size()), order, scorer, queries.row(i));
-            for (std::size_t j = 0; j < list.size(); ++j) {
-                if (j + 1 < list.size()) prefetch(source, list[j + 1].row, bytes);
-                const RowBounds row = metric == Metric::l2 ? RowBounds{} : filter.row(list[j].row);
-                offer_row(filter, queries.row(i), bounds, row, list[j].row, pool);
+            for (const ScoredRow& r : list) {
+                const RowBounds row = metric == Metric::l2 ? RowBounds{} : filter.row(r.row);
+                offer_row(filter, queries.row(i), bounds, row, r.row, pool);
             }
             list = pool.finish();
         }
