@@ -31,11 +31,12 @@ KINDS = (
     "import",
     "table",
     "peers",
+    "funnel",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
-        {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype"}
+        {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype", "funnel"}
     ),
     "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),
@@ -74,7 +75,18 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
 }
 _PAIR_KEYS = frozenset({"name", "ratio", *_PAIRED})
 _BAR_KEYS = frozenset(
-    {"name", "ours", "against", "extra_bytes", "gain", "gap_closed", "never_below", "at_least", "at_most"}
+    {
+        "name",
+        "ours",
+        "against",
+        "extra_bytes",
+        "gain",
+        "gap_closed",
+        "never_below",
+        "at_least",
+        "at_most",
+        "speed",
+    }
 )
 
 

@@ -24,6 +24,8 @@ _COLUMNS = (
     ("queries_per_second", "queries/s", "{:,.0f}"),
     ("single_queries_per_second", "queries/s, one per call", "{:,.0f}"),
     ("batch_queries_per_second", "queries/s, one batch", "{:,.0f}"),
+    ("batch_by_exact", "batch by exact", "{:.2f}"),
+    ("single_by_exact", "one per call by exact", "{:.2f}"),
     ("queries_per_second_1", "queries/s, 1 thread", "{:,.0f}"),
     ("queries_per_second_2", "queries/s, 2 threads", "{:,.0f}"),
     ("encoded_vectors_per_second", "encode vectors/s", "{:,.0f}"),
@@ -34,7 +36,7 @@ _COLUMNS = (
     ("import_seconds", "import s", "{:.3f}"),
     ("process_seconds", "whole process s", "{:.3f}"),
 )
-_QUALITY_KINDS = ("recall", "sdc", "rerank", "peers")
+_QUALITY_KINDS = ("recall", "sdc", "rerank", "peers", "funnel")
 
 
 class ReportError(ValueError):

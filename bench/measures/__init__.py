@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.measures.funnel import measure_funnel
 from bench.measures.importing import measure_import
 from bench.measures.peers import measure_peers
 from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
@@ -25,4 +26,5 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "import": measure_import,
     "table": measure_table,
     "peers": measure_peers,
+    "funnel": measure_funnel,
 }

@@ -90,6 +90,7 @@ py::dict stats_of(const SearchResult& r) {
     d["plan"] = r.plan;
     d["visited"] = r.visited;
     d["reranked"] = r.reranked;
+    if (!r.stages.empty()) d["stages"] = r.stages;
     return d;
 }
 
@@ -139,13 +140,16 @@ py::object add(FlatIndex& index, const Array<float>& x, const py::object& ids, b
 }
 
 py::tuple search(const FlatIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
-                 std::int64_t rerank, const py::object& filter, int num_threads) {
+                 std::int64_t rerank, const py::object& filter, int num_threads,
+                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel) {
     const ConstMatrix q = matrix(queries);
     const Filter rows = to_filter(filter);
+    SearchParams params = make_params(k, scoring, rerank, &rows, num_threads);
+    for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
     SearchResult r;
     {
         py::gil_scoped_release release;
-        r = index.search(q, make_params(k, scoring, rerank, &rows, num_threads));
+        r = index.search(q, params);
     }
     return to_python(index, r);
 }
@@ -230,7 +234,7 @@ void register_index(py::module_& m) {
              })
         .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"))
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
-             py::arg("filter"), py::arg("num_threads"))
+             py::arg("filter"), py::arg("num_threads"), py::arg("funnel"))
         .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
              py::arg("num_threads"))
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),

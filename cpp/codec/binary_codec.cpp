@@ -101,9 +101,10 @@ public:
     }
 
 private:
+    // Of rows of bytes_, the strips that the layout has.
     void lay_out(BlockView codes, std::size_t row, std::size_t n, std::uint8_t* blocks) const {
         constexpr std::uint16_t kHalfOne = 0x3C00;
-        const std::size_t strip_bytes = kBlockRows * bytes_;
+        const std::size_t strip_bytes = std::min(kBlockRows * bytes_, layout_.strip_bytes());
         for (std::size_t r = 0; r < n; r += kBlockRows, blocks += layout_.block_bytes()) {
             std::memcpy(blocks, codes.data + (row + r) * bytes_, strip_bytes);
             std::memset(blocks + strip_bytes, 0, layout_.scale_offset() - strip_bytes);
@@ -202,9 +203,13 @@ void BinaryCodec::unpack_row(const std::uint8_t* block, std::size_t row, std::ui
 }
 
 std::unique_ptr<Scorer> BinaryCodec::prepare(ConstMatrix queries, int num_threads) const {
+    return prepare_prefix(queries, bits_, num_threads);
+}
+
+std::unique_ptr<Scorer> BinaryCodec::prepare_prefix(ConstMatrix queries, std::size_t bits, int num_threads) const {
     kernel::PlaneLayout layout;
     layout.planes = 1;
-    layout.groups[0] = static_cast<std::uint32_t>((bits_ + kernel::kGroupDims - 1) / kernel::kGroupDims);
+    layout.groups[0] = static_cast<std::uint32_t>((bits + kernel::kGroupDims - 1) / kernel::kGroupDims);
     std::vector<PlaneQuery> prepared(queries.rows);
     const bool l2 = metric_ == Metric::l2;
     const double a = static_cast<double>(amplitude());
@@ -220,11 +225,11 @@ std::unique_ptr<Scorer> BinaryCodec::prepare(ConstMatrix queries, int num_thread
             if (!map_.empty() && !l2) constant = dot(q.data(), rotation_.center.data(), dim_);
             if (l2) {
                 for (std::size_t j = 0; !map_.empty() && j < dim_; ++j) q[j] -= rotation_.center[j];
-                constant = -dot(q.data(), q.data(), dim_) - a * a * static_cast<double>(bits_);
+                constant = -dot(q.data(), q.data(), dim_) - a * a * static_cast<double>(bits);
             }
             float* wi = w.data() + (i - begin) * width();
-            for (std::size_t j = 0; j < bits_; ++j) wi[j] *= factor;
-            prepared[i] = PlaneQuery(layout, {wi, bits_}, static_cast<float>(constant), WeightBits::twelve, false);
+            for (std::size_t j = 0; j < bits; ++j) wi[j] *= factor;
+            prepared[i] = PlaneQuery(layout, {wi, bits}, static_cast<float>(constant), WeightBits::twelve, false);
         }
     });
     return std::make_unique<SignScorer>(code_bytes(), layout, std::move(prepared));

@@ -52,6 +52,8 @@ public:
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     // bits - 2 * Hamming distance.
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
+    std::size_t prefix_dims() const override { return bits_; }
+    std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t bits, int num_threads) const override;
     void write(store::Writer& out) const override;
 
 private:

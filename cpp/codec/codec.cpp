@@ -30,6 +30,22 @@ constexpr Kind kKinds[] = {
 
 }  // namespace
 
+void Scorer::scores_of(BlockView codes, std::span<const std::uint32_t> rows, std::size_t query, float* out) const {
+    float block[kBlockRows];
+    std::size_t have = codes.n;  // the block that is scored; none yet
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const std::size_t begin = rows[i] / kBlockRows * kBlockRows;
+        if (begin != have) scores(codes, begin, std::min(codes.n, begin + kBlockRows), query, block);
+        have = begin;
+        out[i] = block[rows[i] - begin];
+    }
+}
+
+std::unique_ptr<Scorer> Codec::prepare_prefix(ConstMatrix, std::size_t, int) const {
+    throw Error(ErrorKind::unsupported, "a funnel needs codes that keep their dims one after the other; those of a " +
+                                            kind() + " do not");
+}
+
 std::shared_ptr<const Codec> read_codec(const store::Reader& in) {
     for (const Kind& k : kKinds) {
         if (in.kind() == k.name) return k.read(in);

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
+#include "store/row_source.hpp"
 
 namespace residua::store {
 class Writer;
@@ -52,6 +55,10 @@ public:
     // Scores of all rows [row_begin, row_end) for one query; row_begin is a multiple of kBlockRows.
     virtual void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
                         float* out) const = 0;
+
+    // Scores of some rows, which ascend, for one query.
+    virtual void scores_of(BlockView codes, std::span<const std::uint32_t> rows, std::size_t query,
+                           float* out) const;
 };
 
 class Codec {
@@ -83,6 +90,15 @@ public:
     virtual std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const = 0;
     // Code against code (SDC).
     virtual std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const = 0;
+
+    // Dims that stand in the code one after the other, so that any first ones of them score by
+    // themselves; 0 where the code has none.
+    virtual std::size_t prefix_dims() const { return 0; }
+    // Float query against the first `dims` of these (1 … prefix_dims()), reading no others. Scores order
+    // rows by the metric of the shortened vectors and may lack terms that all rows share.
+    virtual std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t dims, int num_threads) const;
+    // The codes as rows of numbers, where that is what they are: searches then need no Scorer.
+    virtual std::optional<store::RowSource> rows(BlockView) const { return std::nullopt; }
 
     virtual void write(store::Writer& out) const = 0;
 

@@ -40,6 +40,11 @@ public:
         for (std::size_t r = row_begin; r < row_end; ++r) out[r - row_begin] = score(codes, r, query);
     }
 
+    void scores_of(BlockView codes, std::span<const std::uint32_t> rows, std::size_t query,
+                   float* out) const override {
+        for (std::size_t i = 0; i < rows.size(); ++i) out[i] = score(codes, rows[i], query);
+    }
+
 private:
     float score(BlockView codes, std::size_t row, std::size_t query) const {
         const kernel::FloatKernels& k = kernel::active().floats;
@@ -125,6 +130,16 @@ std::unique_ptr<Scorer> FloatCodec::prepare_codes(const std::uint8_t* codes, std
     std::vector<float> q(n * dim_);
     decode(codes, n, q.data(), num_threads);
     return prepare({q.data(), n, dim_}, num_threads);
+}
+
+std::optional<store::RowSource> FloatCodec::rows(BlockView codes) const {
+    store::RowSource out;
+    out.data = codes.data;
+    out.type = type_ == Type::f32 ? store::RowType::f32 : type_ == Type::f16 ? store::RowType::f16 : store::RowType::bf16;
+    out.n = codes.n;
+    out.dim = dim_;
+    out.stride_bytes = code_bytes();
+    return out;
 }
 
 void FloatCodec::write(store::Writer& out) const {

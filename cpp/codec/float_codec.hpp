@@ -32,6 +32,8 @@ public:
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
+    std::size_t prefix_dims() const override { return dim_; }
+    std::optional<store::RowSource> rows(BlockView codes) const override;
     void write(store::Writer& out) const override;
 
 private:

@@ -57,6 +57,8 @@ public:
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
+    std::size_t prefix_dims() const override { return p_.dim; }
+    std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t dims, int num_threads) const override;
     void write(store::Writer& out) const override;
 
     const ScalarParams& params() const { return p_; }

@@ -57,6 +57,8 @@ public:
         std::sort(heap_.begin(), heap_.end(), cmp());
         return std::move(heap_);
     }
+    // In no order; leaves the pool empty.
+    std::vector<ScoredRow> take() { return std::move(heap_); }
     const std::vector<ScoredRow>& items() const { return heap_; }
 
     bool better(const ScoredRow& a, const ScoredRow& b) const {

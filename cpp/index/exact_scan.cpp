@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 
-#include "core/aligned.hpp"
 #include "core/parallel.hpp"
 #include "index/candidate_pool.hpp"
 #include "kernel/dispatch.hpp"
@@ -65,6 +64,11 @@ public:
 
     RowBounds row(std::size_t i) const {
         const float scale = scale_of(source_, i);
+        if (metric_ == Metric::cosine && source_.own_norm) {
+            const float x2 = squared_norm(i);
+            if (!(x2 >= 1e-30f && x2 <= kHuge)) return {0.0f, 0.0f, kInf};
+            return {scale / std::sqrt(x2), 0.0f, 2.0f};  // the norm has half the error of the product
+        }
         if (metric_ == Metric::cosine) {
             const float inv = source_.inv_norm != nullptr ? source_.inv_norm[i] : 1.0f;
             return {scale * inv, 0.0f, inv <= 1e30f ? 1.25f : kInf};
@@ -130,6 +134,23 @@ void for_each_allowed(const RowSource& source, std::size_t begin, std::size_t en
     }
 }
 
+// One row to the pool of one query; l2 needs no bounds of the row.
+template <class Pool>
+void offer_row(const Filter& filter, const float* query, const QueryBounds& bounds, const RowBounds& row,
+               std::size_t r, Pool& pool) {
+    float score, error;
+    if (filter.metric() == Metric::l2) {
+        const float squared = filter.squared_distance(query, r);
+        score = -squared;
+        error = filter.distance_error(squared, bounds);
+    } else {
+        score = filter.product(query, r) * row.weight;
+        error = bounds.gain * row.reach + bounds.floor;
+    }
+    // Written so that NaN, the outcome of an overflow, passes.
+    if (!(score + error < pool.threshold())) pool.push(score - error, score + error, static_cast<std::uint32_t>(r));
+}
+
 // One group of queries against ranges of rows.
 template <class Pool>
 class GroupScan {
@@ -146,7 +167,7 @@ public:
 
     class Scratch {
         friend class GroupScan;
-        AlignedVector<float> panels, stage, scores, weight, bias, reach;
+        AlignedVector<float> panels, stage, scores, weight, bias, reach, panel_reach;
         std::vector<std::uint32_t> rows;
     };
 
@@ -170,19 +191,7 @@ private:
         for_each_allowed(filter_.source(), begin, end, [&](std::size_t r) {
             const RowBounds row = l2 ? RowBounds{} : filter_.row(r);
             for (std::size_t i = 0; i < queries_.rows; ++i) {
-                float score, error;
-                if (l2) {
-                    const float squared = filter_.squared_distance(queries_.row(i), r);
-                    score = -squared;
-                    error = filter_.distance_error(squared, bounds_[i]);
-                } else {
-                    score = filter_.product(queries_.row(i), r) * row.weight;
-                    error = bounds_[i].gain * row.reach + bounds_[i].floor;
-                }
-                // Written so that NaN, the outcome of an overflow, passes.
-                if (!(score + error < pools[i].threshold())) {
-                    pools[i].push(score - error, score + error, static_cast<std::uint32_t>(r));
-                }
+                offer_row(filter_, queries_.row(i), bounds_[i], row, r, pools[i]);
             }
         });
     }
@@ -211,16 +220,15 @@ private:
             const float* sum = sums + p;
             const float* weight = s.weight.data() + p;
             const float* bias = s.bias.data() + p;
-            const float* reach = s.reach.data() + p;
-            const float limit = pool.threshold() + q.offset - q.floor;
+            const float limit = pool.threshold() + q.offset - q.floor - q.gain * s.panel_reach[p / kPanelRows];
             int passing = 0;  // counted without a branch, so that the loop becomes vector code
             for (std::size_t r = 0; r < kPanelRows; ++r) {
-                passing += !(sum[r] * weight[r] + bias[r] + q.gain * reach[r] < limit);
+                passing += !(sum[r] * weight[r] + bias[r] < limit);
             }
             if (passing == 0) continue;
             for (std::size_t r = 0; r < kPanelRows && p + r < s.rows.size(); ++r) {
                 const float score = sum[r] * weight[r] + bias[r] - q.offset;
-                const float error = q.gain * reach[r] + q.floor;
+                const float error = q.gain * s.reach[p + r] + q.floor;
                 if (!(score + error < pool.threshold())) pool.push(score - error, score + error, s.rows[p + r]);
             }
         }
@@ -240,7 +248,9 @@ private:
             s.bias[i] = b.bias;
             s.reach[i] = b.reach;
         }
+        s.panel_reach.resize(width / kPanelRows);
         for (std::size_t p = 0; p < n; p += kPanelRows) {
+            s.panel_reach[p / kPanelRows] = *std::max_element(s.reach.begin() + p, s.reach.begin() + p + kPanelRows);
             pack_panel(s, p, std::min(kPanelRows, n - p), s.panels.data() + p * d);
         }
     }
@@ -338,6 +348,33 @@ Results scan(const RowSource& source, ConstMatrix queries, Metric metric, int nu
     return out;
 }
 
+// Per query the best of its own rows.
+template <class Pool>
+Results among(const RowSource& source, Metric metric, ConstMatrix queries, Results rows, std::size_t k,
+              const TieOrder* order, int num_threads) {
+    const Filter filter(source, metric);
+    const ExactScorer scorer(source, metric);
+    parallel_for(rows.size(), 8, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        for (std::size_t i = begin; i < end; ++i) {
+            std::vector<ScoredRow>& list = rows[i];
+            if (k == 0 || list.empty()) {
+                list.clear();
+                continue;
+            }
+            // Memory order.
+            std::sort(list.begin(), list.end(), [](const ScoredRow& a, const ScoredRow& b) { return a.row < b.row; });
+            const QueryBounds bounds = filter.query(queries.row(i));
+            Pool pool(std::min(k, list.size()), order, scorer, queries.row(i));
+            for (const ScoredRow& r : list) {
+                const RowBounds row = metric == Metric::l2 ? RowBounds{} : filter.row(r.row);
+                offer_row(filter, queries.row(i), bounds, row, r.row, pool);
+            }
+            list = pool.finish();
+        }
+    });
+    return rows;
+}
+
 void check_dim(const RowSource& source, ConstMatrix queries) {
     if (queries.cols != source.dim) {
         throw Error(ErrorKind::shape, "queries have " + std::to_string(queries.cols) + " dimensions, the rows have " +
@@ -358,6 +395,31 @@ std::vector<std::vector<ScoredRow>> exact_top_k(const RowSource& source, Metric 
                           [&](const float* q) { return TopKPool(k, order, scorer, q); });
 }
 
+std::vector<std::vector<ScoredRow>> exact_choice(const RowSource& source, Metric metric, ConstMatrix queries,
+                                                 std::size_t k, const TieOrder* order, int num_threads) {
+    check_dim(source, queries);
+    if (k == 0) return Results(queries.rows);
+    k = std::min(k, source.n);
+    const ExactScorer scorer(source, metric);
+    const std::size_t bytes = std::min(TopKPool::capacity(k), source.n) * sizeof(Candidate) + 1;
+    return scan<ChoicePool>(source, queries, metric, num_threads, bytes,
+                            [&](const float* q) { return ChoicePool(k, order, scorer, q); });
+}
+
+std::vector<std::vector<ScoredRow>> exact_top_k_among(const RowSource& source, Metric metric, ConstMatrix queries,
+                                                      std::vector<std::vector<ScoredRow>> rows, std::size_t k,
+                                                      const TieOrder* order, int num_threads) {
+    check_dim(source, queries);
+    return among<TopKPool>(source, metric, queries, std::move(rows), k, order, num_threads);
+}
+
+std::vector<std::vector<ScoredRow>> exact_choice_among(const RowSource& source, Metric metric, ConstMatrix queries,
+                                                       std::vector<std::vector<ScoredRow>> rows, std::size_t k,
+                                                       const TieOrder* order, int num_threads) {
+    check_dim(source, queries);
+    return among<ChoicePool>(source, metric, queries, std::move(rows), k, order, num_threads);
+}
+
 std::vector<std::vector<ScoredRow>> exact_range(const RowSource& source, Metric metric, ConstMatrix queries,
                                                 float threshold, const TieOrder* order, int num_threads) {
     check_dim(source, queries);
@@ -367,7 +429,22 @@ std::vector<std::vector<ScoredRow>> exact_range(const RowSource& source, Metric 
 }
 
 ExactScorer::ExactScorer(const RowSource& source, Metric metric)
-    : source_(source), metric_(metric), kernels_(kernel::active().floats) {}
+    : source_(source), metric_(metric), kernels_(kernel::active().floats) {
+    if (source.own_norm && metric == Metric::cosine) zero_.assign(source.dim, 0.0f);
+}
+
+// The distance from zero, which takes any type of row.
+double ExactScorer::squared_norm(std::uint32_t row) const {
+    const float* zero = zero_.data();
+    const std::size_t d = source_.dim;
+    switch (source_.type) {
+        case RowType::f32: return kernels_.exact_l2_f32(zero, row_as<float>(source_, row), d);
+        case RowType::f16: return kernels_.exact_l2_f16(zero, row_as<std::uint16_t>(source_, row), d);
+        case RowType::bf16: return kernels_.exact_l2_bf16(zero, row_as<std::uint16_t>(source_, row), d);
+        case RowType::i8: break;
+    }
+    return kernels_.exact_l2_i8(zero, row_as<std::int8_t>(source_, row), scale_of(source_, row), d);
+}
 
 float ExactScorer::operator()(const float* query, std::uint32_t row) const {
     const std::size_t d = source_.dim;
@@ -391,14 +468,12 @@ float ExactScorer::operator()(const float* query, std::uint32_t row) const {
             break;
     }
     if (l2) return -static_cast<float>(sum);
+    if (metric_ == Metric::cosine && source_.own_norm) {
+        const double x2 = squared_norm(row);
+        return x2 > 0 ? static_cast<float>(sum / std::sqrt(x2)) : 0.0f;
+    }
     if (metric_ == Metric::cosine && source_.inv_norm != nullptr) sum *= static_cast<double>(source_.inv_norm[row]);
     return static_cast<float>(sum);
-}
-
-void exact_scores(const RowSource& source, Metric metric, const float* query, std::span<const std::uint32_t> rows,
-                  float* out) {
-    const ExactScorer scorer(source, metric);
-    for (std::size_t i = 0; i < rows.size(); ++i) out[i] = scorer(query, rows[i]);
 }
 
 }  // namespace residua::index

@@ -6,7 +6,7 @@
 //
 // Cosine: queries arrive normalised, and the score is <q, x> * inv_norm. The bound assumes that
 // norm(x) * inv_norm is at most 1.25, i.e. that inv_norm is what it says, and that rows without it
-// have unit norm. Scores are larger-is-better (l2: minus the squared distance).
+// have unit norm. With own_norm the norm is taken from the row, and a row of zeros scores 0. Scores are larger-is-better (l2: minus the squared distance).
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "core/aligned.hpp"
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
@@ -26,6 +27,18 @@ namespace residua::index {
 std::vector<std::vector<ScoredRow>> exact_top_k(const store::RowSource& source, Metric metric, ConstMatrix queries,
                                                 std::size_t k, const TieOrder* order, int num_threads);
 
+// Per query the rows that exact_top_k would return, in no order; their scores are lower bounds.
+std::vector<std::vector<ScoredRow>> exact_choice(const store::RowSource& source, Metric metric, ConstMatrix queries,
+                                                 std::size_t k, const TieOrder* order, int num_threads);
+
+// The same two for lists of rows, one per query, whose scores are not looked at: re-ranking.
+std::vector<std::vector<ScoredRow>> exact_top_k_among(const store::RowSource& source, Metric metric, ConstMatrix queries,
+                                                      std::vector<std::vector<ScoredRow>> rows, std::size_t k,
+                                                      const TieOrder* order, int num_threads);
+std::vector<std::vector<ScoredRow>> exact_choice_among(const store::RowSource& source, Metric metric, ConstMatrix queries,
+                                                       std::vector<std::vector<ScoredRow>> rows, std::size_t k,
+                                                       const TieOrder* order, int num_threads);
+
 // Per query all rows whose score is at least `threshold`, best first.
 std::vector<std::vector<ScoredRow>> exact_range(const store::RowSource& source, Metric metric, ConstMatrix queries,
                                                 float threshold, const TieOrder* order, int num_threads);
@@ -37,13 +50,12 @@ public:
     float operator()(const float* query, std::uint32_t row) const;
 
 private:
+    double squared_norm(std::uint32_t row) const;
+
     const store::RowSource& source_;
     Metric metric_;
     const kernel::FloatKernels& kernels_;
+    AlignedVector<float> zero_;  // with own_norm
 };
-
-// out[i] = score of rows[i]: re-ranking of candidates.
-void exact_scores(const store::RowSource& source, Metric metric, const float* query,
-                  std::span<const std::uint32_t> rows, float* out);
 
 }  // namespace residua::index

@@ -21,15 +21,6 @@ VectorMode kept_mode(VectorMode mode, bool wants_codec) {
     return mode == VectorMode::automatic && !wants_codec ? VectorMode::float32 : mode;
 }
 
-// Queries as the metric scores them against kept vectors: unit length under cosine.
-std::vector<float> normalized(ConstMatrix queries, Metric metric) {
-    std::vector<float> q(queries.rows * queries.cols);
-    for (std::size_t i = 0; i < queries.rows; ++i) {
-        codec::copy_for_metric(queries.row(i), queries.cols, metric, q.data() + i * queries.cols);
-    }
-    return q;
-}
-
 }  // namespace
 
 FlatIndex::FlatIndex(std::size_t dim, Metric metric, VectorMode mode, bool wants_codec, std::string codec_recipe)
@@ -326,11 +317,12 @@ void FlatIndex::check(const SearchParams& params) const {
 SearchResult FlatIndex::search(ConstMatrix queries, const SearchParams& params) const {
     check(params);
     std::shared_lock lock(mutex_);
+    if (!params.funnel.empty()) return search_funnel(queries, params);
     if (codec_ == nullptr) {
         const auto allowed = allowed_rows(params.filter);
         store::RowSource rows = vectors().view();
         rows.allowed = allowed.get();
-        const std::vector<float> q = normalized(queries, metric_);
+        const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
         SearchResult out;
         out.plan = "exact";
         out.visited = allowed ? allowed->count() : ids_.rows();
@@ -374,32 +366,18 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     out.visited = n;
     out.reranked = exact_last ? candidates : 0;
     out.counts_bits = !exact_last && params.scoring == Scoring::symmetric && codec_->counts_bits();
-    if (exact_last) return finish(rerank(queries, pools, k, params.num_threads), std::move(out));
-    std::vector<std::vector<ScoredRow>> hits;
-    for (TopK& pool : pools) hits.push_back(pool.take_sorted());
+    RowLists hits;
+    for (TopK& pool : pools) hits.push_back(exact_last ? pool.take() : pool.take_sorted());
+    if (exact_last) {
+        hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
+    }
     return finish(std::move(hits), std::move(out));
 }
 
-std::vector<std::vector<ScoredRow>> FlatIndex::rerank(ConstMatrix queries, const std::vector<TopK>& pools,
-                                                      std::size_t k, int num_threads) const {
-    std::vector<std::vector<ScoredRow>> hits(pools.size());
-    const store::RowSource rows = vectors_.view();
-    const std::vector<float> q = normalized(queries, metric_);
-    parallel_for(pools.size(), 8, num_threads, [&](std::size_t begin, std::size_t end, int) {
-        std::vector<std::uint32_t> candidates;
-        std::vector<float> scores;
-        for (std::size_t i = begin; i < end; ++i) {
-            candidates.clear();
-            for (const ScoredRow& r : pools[i].items()) candidates.push_back(r.row);
-            std::sort(candidates.begin(), candidates.end());  // memory order
-            scores.resize(candidates.size());
-            exact_scores(rows, metric_, q.data() + i * dim_, candidates, scores.data());
-            TopK best(k, tie_order());
-            for (std::size_t j = 0; j < candidates.size(); ++j) best.push(scores[j], candidates[j]);
-            hits[i] = best.take_sorted();
-        }
-    });
-    return hits;
+RowLists FlatIndex::settle_exactly(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const {
+    const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
+    return exact_top_k_among(vectors().view(), metric_, {q.data(), queries.rows, dim_}, std::move(candidates), k,
+                             tie_order(), num_threads);
 }
 
 std::vector<TopK> FlatIndex::scan(const codec::Scorer& scorer, std::size_t candidates, const Bitset* allowed,
@@ -454,7 +432,7 @@ SearchResult FlatIndex::range_search(ConstMatrix queries, float threshold, const
     if (!vectors().empty_mode()) {
         store::RowSource rows = vectors().view();
         rows.allowed = allowed.get();
-        const std::vector<float> q = normalized(queries, metric_);
+        const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
         out.plan = "exact";
         return finish(
             exact_range(rows, metric_, {q.data(), queries.rows, dim_}, threshold, tie_order(), num_threads),

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <shared_mutex>
 #include <span>
 #include <string>
@@ -18,6 +19,7 @@
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
 #include "index/index.hpp"
+#include "index/settle.hpp"
 #include "store/container.hpp"
 #include "store/id_map.hpp"
 #include "store/shared_array.hpp"
@@ -83,8 +85,17 @@ private:
     SearchResult finish(std::vector<std::vector<ScoredRow>> hits, SearchResult out) const;
     const TieOrder* tie_order() const { return ids_.is_monotone() ? nullptr : &ids_; }
     SearchResult scan_codes(const codec::Scorer& scorer, ConstMatrix queries, const SearchParams& params) const;
-    std::vector<std::vector<ScoredRow>> rerank(ConstMatrix queries, const std::vector<TopK>& pools, std::size_t k,
-                                               int num_threads) const;
+
+    // Search by prefixes of the dims (flat_index_funnel.cpp).
+    SearchResult search_funnel(ConstMatrix queries, const SearchParams& params) const;
+    void check_funnel(const SearchParams& params) const;
+    std::optional<store::RowSource> scanned_rows() const;
+    RowLists choose(ConstMatrix queries, const FunnelStage& stage, const Bitset* allowed, int num_threads) const;
+    RowLists choose_again(ConstMatrix queries, const FunnelStage& stage, RowLists candidates, int num_threads) const;
+
+    // The best of every query's candidates by the kept vectors, or by scores of codes.
+    RowLists settle_exactly(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const;
+    RowLists settle_by(const codec::Scorer& scorer, RowLists candidates, std::size_t keep, int num_threads) const;
     std::vector<TopK> scan(const codec::Scorer& scorer, std::size_t candidates, const Bitset* allowed,
                            int num_threads) const;
 

@@ -35,12 +35,19 @@ struct RowBits {
 // live rows in order of insertion, of bytes or of bits.
 using Filter = std::variant<std::monostate, IdList, std::vector<std::uint8_t>, RowBits>;
 
+// The first `dims` dims of what is scanned choose `keep` rows for the next stage.
+struct FunnelStage {
+    std::size_t dims = 0;
+    std::size_t keep = 0;
+};
+
 struct SearchParams {
     std::size_t k = 10;
     Scoring scoring = Scoring::asymmetric;
     std::int64_t rerank = kAutoRerank;  // 0: none; otherwise how many candidates are settled exactly
     const Filter* filter = nullptr;     // nullptr: all
     int num_threads = 1;
+    std::vector<FunnelStage> funnel;    // coarse to fine; empty: all dims at once
 };
 
 // Best first; larger scores are better (l2: minus the squared distance).
@@ -49,9 +56,10 @@ struct SearchResult {
     std::vector<std::uint32_t> rows;           // where the ids stood during the search
     IdList ids;
     std::vector<float> scores;
-    std::string plan;                          // "exact", "codes" or "codes+rerank"
+    std::string plan;                          // "exact", "codes", "codes+rerank" or "funnel"
     std::uint64_t visited = 0;                 // rows per query
     std::uint64_t reranked = 0;                // candidates per query
+    std::vector<std::uint64_t> stages;         // rows per query that each stage of a funnel scored, the last included
     bool counts_bits = false;                  // scores are dim - 2 hamming, whatever the metric
 };
 

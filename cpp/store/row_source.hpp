@@ -25,8 +25,19 @@ struct RowSource {
     const float* row_scale = nullptr;   // i8: value = scale * code; otherwise null
     const float* inv_norm = nullptr;    // cosine: 1 / norm of the row as kept; otherwise null
     const Bitset* allowed = nullptr;    // null: every row
+    bool own_norm = false;              // cosine: divide by the norm of the dims shown, not by inv_norm
 
     const void* row(std::size_t i) const { return static_cast<const unsigned char*>(data) + i * stride_bytes; }
+
+    // The first `dims` dims of every row, as vectors of their own.
+    RowSource prefix(std::size_t dims) const {
+        RowSource out = *this;
+        if (dims == dim) return out;
+        out.dim = dims;
+        out.inv_norm = nullptr;
+        out.own_norm = true;
+        return out;
+    }
 };
 
 }  // namespace residua::store

@@ -14,6 +14,7 @@ from residua.results import Hits, RangeHits, make_hits
 
 Found = tuple[AnyArray, FloatArray, IntArray, dict[str, Any]]  # ids, scores, counts, stats
 FoundRange = tuple[IntArray, AnyArray, FloatArray]  # offsets, ids, scores
+_PER_FILTER = ("visited", "stages")  # statistics that depend on the filter
 
 
 def collect_hits(
@@ -31,7 +32,10 @@ def collect_hits(
         np.concatenate([h.ids for h in rows]),
         np.concatenate([h.scores for h in rows]),
         np.concatenate([arrays[2] for arrays in found]),
-        {**rows[0].stats, "visited": [h.stats["visited"] for h in rows]},
+        {
+            **rows[0].stats,
+            **{key: [h.stats[key] for h in rows] for key in _PER_FILTER if key in rows[0].stats},
+        },
     )
 
 

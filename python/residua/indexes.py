@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Literal
 
 from residua import _core
 from residua._collect import Found, collect_hits, collect_ranges
+from residua._funnel import as_funnel
 from residua._progress import reporter
 from residua._search_options import as_rerank, as_scoring, as_threshold
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, Metric, Progress, Scoring, Vectors
@@ -247,6 +249,7 @@ class FlatIndex:
         filter: Any = None,
         scoring: Scoring | None = None,
         rerank: int | bool | None = None,
+        funnel: Sequence[tuple[int, int]] | None = None,
         plan: Literal["auto", "scan"] = "auto",
         num_threads: int | None = None,
         explain: bool = False,
@@ -268,6 +271,9 @@ class FlatIndex:
         rerank
             None chooses how many candidates are settled exactly from the kept vectors; False or 0 gives
             code scores only; an integer says how many.
+        funnel
+            Stages ``(dims, keep)``: the first ``dims`` dims choose ``keep`` rows for the next stage, all dims
+            the k best of the last ones; dims ascend, keep does not and is at least k (docs/funnel.md).
         plan
             ``"auto"`` or ``"scan"``: this index has one plan.
         num_threads
@@ -286,17 +292,18 @@ class FlatIndex:
         k = as_k(k)
         threads = as_threads(num_threads)
         as_choice(plan, "plan", ("auto", "scan"))
-        scoring_name = as_scoring(scoring, has_codec=self._codec is not None)
+        name = as_scoring(scoring, has_codec=self._codec is not None)
         candidates = as_rerank(rerank, vectors=self._native.vectors)
+        stages = as_funnel(funnel, self._codec)
         v, single = as_vectors(q, self.dim, "q", one=True)
         if self.metric == "cosine":
             refuse_zero_rows(v, "q")
         refuse_huge_result(len(v), k, len(self))
         hits = collect_hits(
-            lambda rows, allowed: self._native.search(v[rows], k, scoring_name, candidates, allowed, threads),
+            lambda rows, allowed: self._native.search(v[rows], k, name, candidates, allowed, threads, stages),
             (len(v), k, single),
             filter,
-            self._score_metric(scoring_name, candidates),
+            self._score_metric(name, candidates),
         )
         return self._explained(hits) if explain else hits
 
@@ -361,7 +368,7 @@ class FlatIndex:
 
         def search(rows: slice, allowed: Any) -> Found:
             if decoded is not None:
-                return self._native.search(decoded[rows], k, scoring_name, candidates, allowed, threads)
+                return self._native.search(decoded[rows], k, scoring_name, candidates, allowed, threads, [])
             return self._native.search_codes(c[rows], k, candidates, allowed, threads)
 
         metric = self._score_metric(scoring_name, candidates)
@@ -434,8 +441,7 @@ class FlatIndex:
 
         Raises
         ------
-        UnknownIdError
-            A KeyError that names the first id that is not there.
+        UnknownIdError, which names the first id that is not there.
         """
         return self._native.get(as_ids(ids, None))
 
@@ -447,9 +453,7 @@ class FlatIndex:
         ids
             ``(n,)`` ids, which must exist.
 
-        Returns
-        -------
-        An empty dict.
+        Returns an empty dict.
         """
         given = as_ids(ids, None)
         if not self._native.contains(given):
@@ -474,8 +478,7 @@ class FlatIndex:
 
         Raises
         ------
-        FileError
-            An OSError: the folder is missing, the path is a directory, …
+        FileError: the folder is missing, the path is a directory, …
         """
         self._native.save(as_path(path))
 

@@ -152,7 +152,8 @@ def test_exact_search(x: np.ndarray, k: int, metric: str, threads: int) -> None:
         a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
     scores = -((a[:, None] - b[None]) ** 2).sum(axis=2) if metric == "l2" else a @ b.T
     have = min(k, len(x))
-    size = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1).max() + 1e-30
+    largest, each = np.linalg.norm(b, axis=1).max(), np.linalg.norm(a, axis=1)[:, None]
+    size = ((each + largest) ** 2 if metric == "l2" else each * largest) + 1e-30
     got = hits.scores[:, :have] * (-1 if metric == "l2" else 1)
     ids = hits.ids[:, :have]
     assert all(len(set(row.tolist())) == have for row in ids)

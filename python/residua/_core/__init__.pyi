@@ -138,6 +138,7 @@ class FlatIndex(metaclass=_NativeType):
         rerank: int,
         filter: _Ids | None,
         num_threads: int,
+        funnel: list[tuple[int, int]],
     ) -> _Found: ...
     def search_codes(
         self, codes: ByteArray, k: int, rerank: int, filter: _Ids | None, num_threads: int
