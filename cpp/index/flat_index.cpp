@@ -58,6 +58,10 @@ void FlatIndex::set_codec(std::shared_ptr<const codec::Codec> codec, int num_thr
         throw Error(ErrorKind::shape, "the codec has " + std::to_string(codec->dim()) + " dims, the index " +
                                           std::to_string(dim_));
     }
+    if (codec->metric() != metric_) {
+        throw Error(ErrorKind::value, std::string("the codec is fitted for metric '") + to_string(codec->metric()) +
+                                          "', the index uses '" + to_string(metric_) + "'");
+    }
     const store::RowSource rows = staging_->view();
     const ConstMatrix x(static_cast<const float*>(rows.data), rows.n, dim_);
     store::VectorStore kept(kept_mode(mode_, true), dim_, metric_);

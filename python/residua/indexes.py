@@ -54,8 +54,7 @@ class FlatIndex:
         ``"cosine"``, ``"ip"`` (inner product) or ``"l2"`` (squared distance).
     codec
         None scans float32 vectors exactly. A codec scans its codes; an untrained one is fitted by
-        :meth:`train`, or by itself at the first 256 rows, and until then rows are kept and scored as
-        exact float32.
+        :meth:`train`, or by itself at the first 256 rows; until then rows are scored as exact float32.
     vectors
         What is kept for exact re-ranking: ``"auto"`` (float16 while it holds every row to 1e-3 of its
         norm, else float32; float32 without a codec), ``"float32"``, ``"float16"``, ``"int8"``,
@@ -65,8 +64,7 @@ class FlatIndex:
 
     Notes
     -----
-    A search reads every code once per pass: O(n) time, ``code_bytes`` of memory per row, plus the kept
-    vectors. Any number of threads may search; changes wait for running searches.
+    O(n) time per pass, ``code_bytes`` per row plus the kept vectors. Changes wait for running searches.
 
     Examples
     --------
@@ -231,6 +229,8 @@ class FlatIndex:
         if self.metric == "cosine":
             refuse_zero_rows(v, "x")
         given = None if ids is None else as_ids(ids, len(v))
+        if self._codec is not None and self._native.awaits_codec:
+            self._codec._join(self.metric)  # fitted by now, perhaps
         if upsert and given is None:
             raise InvalidValueError("upsert=True needs ids")
         added = self._native.add(v, given, upsert, threads)
@@ -266,8 +266,8 @@ class FlatIndex:
             None, a boolean mask over the live rows in insertion order (``len(index)`` values), an array
             of allowed ids, or a list with one of these per query.
         scoring
-            None or ``"asymmetric"`` (float query against codes), or ``"symmetric"`` (the query is
-            encoded too).
+            None or ``"asymmetric"`` (float query against codes), or ``"symmetric"`` (the query is encoded
+            too, as ``codec.encode(q, refine="scale")`` does).
         rerank
             None chooses how many candidates are settled exactly from the kept vectors; False or 0 gives
             code scores only; an integer says how many.

@@ -161,6 +161,17 @@ class TestCodecs:
                 waiting.train(bad)
             assert not waiting.codec.is_trained
 
+    def test_a_codec_that_was_fitted_for_another_metric_in_the_meantime_is_refused(self) -> None:
+        codec = rz.RecurrentBinaryCodec(DIM, 4)
+        early = rz.FlatIndex(DIM, metric="l2", codec=codec)
+        early.add(X[:10])
+        codec.fit(X)
+        for change in (lambda: early.add(X[10:300]), lambda: early.train(X)):
+            with pytest.raises(ValueError, match="metric 'cosine', the index uses 'l2'"):
+                change()
+        assert len(early) == 10
+        assert early.search(Q, 3).stats["plan"] == "exact"
+
     def test_a_codec_serves_many_indexes(self) -> None:
         codec = rz.RecurrentBinaryCodec(DIM, 2)
         first, second = (rz.FlatIndex(DIM, codec=codec) for _ in range(2))

@@ -56,7 +56,7 @@ typedef enum residua_id_kind { RESIDUA_INTEGER_IDS = 1, RESIDUA_STRING_IDS = 2 }
 
 typedef enum residua_scoring {
     RESIDUA_ASYMMETRIC = 0, /* float query against codes */
-    RESIDUA_SYMMETRIC = 1   /* the query is encoded too */
+    RESIDUA_SYMMETRIC = 1   /* the query is encoded too, at the scale that suits its code best */
 } residua_scoring;
 
 /* Flags of residua_index_load(). */
