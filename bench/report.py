@@ -36,7 +36,7 @@ _COLUMNS = (
     ("import_seconds", "import s", "{:.3f}"),
     ("process_seconds", "whole process s", "{:.3f}"),
 )
-_QUALITY_KINDS = ("recall", "sdc", "rerank", "peers", "funnel")
+_QUALITY_KINDS = ("recall", "sdc", "rerank", "peers")
 
 
 class ReportError(ValueError):
