@@ -119,11 +119,15 @@ private:
     }
 
     void divide_by_lengths(const std::uint8_t* block, std::uint16_t* scales) const {
-        float squares[kBlockRows];
-        score_block(kernel::active().planes, layout_, *squared_lengths_, block, squares);
-        for (std::size_t r = 0; r < kBlockRows; ++r) {
-            scales[r] = half_from_float(squares[r] > 0 ? std::min(kHalfMax, 1.0f / std::sqrt(squares[r])) : 0.0f);
-        }
+        // Keeps inverses within float16 where signs cancel the centre.
+        constexpr float kLeast = 0x1p-31f, kMost = 0x1p27f;
+        std::int64_t sums[kBlockRows];
+        float values[kBlockRows];
+        kernel::active().planes.exact(layout_, block, squared_lengths_->exact_tables(), sums);
+        const std::int64_t offset = squared_lengths_->table_offset();
+        for (std::size_t r = 0; r < kBlockRows; ++r) values[r] = squared_lengths_->score(2 * sums[r] - offset, 0, 1);
+        for (float& v : values) v = 1.0f / std::sqrt(std::clamp(v, kLeast, kMost));
+        for (std::size_t r = 0; r < kBlockRows; ++r) scales[r] = half_from_float(values[r]);
     }
 
     std::size_t bytes_;
