@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <span>
 
 #include "codec/hamming_scan.hpp"
@@ -12,6 +13,7 @@
 #include "codec/plane_scan.hpp"
 #include "core/aligned.hpp"
 #include "core/error.hpp"
+#include "core/half.hpp"
 #include "core/parallel.hpp"
 #include "kernel/dispatch.hpp"
 #include "store/container.hpp"
@@ -70,10 +72,12 @@ private:
 
 // Float query against signs: the strips of the codes are those of one plane, to which whole groups of
 // dims and the scalars are added on the way. The work of that is shared by all queries of a call.
+// `squared_lengths` scores a row by the squared length that its score is to be divided by; without it, lengths are 1.
 class SignScorer final : public Scorer {
 public:
-    SignScorer(std::size_t bytes, kernel::PlaneLayout layout, std::vector<PlaneQuery> queries)
-        : bytes_(bytes), layout_(layout), queries_(std::move(queries)) {}
+    SignScorer(std::size_t bytes, kernel::PlaneLayout layout, std::vector<PlaneQuery> queries,
+               std::optional<PlaneQuery> squared_lengths)
+        : bytes_(bytes), layout_(layout), queries_(std::move(queries)), squared_lengths_(std::move(squared_lengths)) {}
 
     std::size_t size() const override { return queries_.size(); }
 
@@ -108,13 +112,28 @@ private:
         for (std::size_t r = 0; r < n; r += kBlockRows, blocks += layout_.block_bytes()) {
             std::memcpy(blocks, codes.data + (row + r) * bytes_, strip_bytes);
             std::memset(blocks + strip_bytes, 0, layout_.scale_offset() - strip_bytes);
-            std::fill_n(reinterpret_cast<std::uint16_t*>(blocks + layout_.scale_offset()), kBlockRows, kHalfOne);
+            auto* scales = reinterpret_cast<std::uint16_t*>(blocks + layout_.scale_offset());
+            std::fill_n(scales, kBlockRows, kHalfOne);
+            if (squared_lengths_) divide_by_lengths(blocks, scales);
         }
+    }
+
+    void divide_by_lengths(const std::uint8_t* block, std::uint16_t* scales) const {
+        // Keeps inverses within float16 where signs cancel the centre.
+        constexpr float kLeast = 0x1p-31f, kMost = 0x1p27f;
+        std::int64_t sums[kBlockRows];
+        float values[kBlockRows];
+        kernel::active().planes.exact(layout_, block, squared_lengths_->exact_tables(), sums);
+        const std::int64_t offset = squared_lengths_->table_offset();
+        for (std::size_t r = 0; r < kBlockRows; ++r) values[r] = squared_lengths_->score(2 * sums[r] - offset, 0, 1);
+        for (float& v : values) v = 1.0f / std::sqrt(std::clamp(v, kLeast, kMost));
+        for (std::size_t r = 0; r < kBlockRows; ++r) scales[r] = half_from_float(values[r]);
     }
 
     std::size_t bytes_;
     kernel::PlaneLayout layout_;
     std::vector<PlaneQuery> queries_;
+    std::optional<PlaneQuery> squared_lengths_;
 };
 
 }  // namespace
@@ -134,10 +153,18 @@ BinaryCodec::BinaryCodec(std::size_t dim, std::size_t bits, Metric metric, Binar
                                             [](float v) { return std::isfinite(v); }),
             "parameters must be finite");
     require(std::isfinite(rotation_.amplitude) && rotation_.amplitude > 0, "a positive amplitude expected");
+    if (!divides_by_length()) return;
+    turned_center_.resize(width());
+    map_.multiply({rotation_.center.data(), 1, dim_}, {turned_center_.data(), 1, width()});
 }
 
 std::size_t BinaryCodec::memory_bytes() const {
-    return sizeof(*this) + map_.memory_bytes() + rotation_.center.size() * sizeof(float);
+    return sizeof(*this) + map_.memory_bytes() + (rotation_.center.size() + turned_center_.size()) * sizeof(float);
+}
+
+double BinaryCodec::squared_length(std::size_t bits) const {
+    const double a = static_cast<double>(amplitude());
+    return dot(rotation_.center.data(), rotation_.center.data(), dim_) + a * a * static_cast<double>(bits);
 }
 
 float BinaryCodec::amplitude() const {
@@ -190,7 +217,10 @@ void BinaryCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, i
             unpack(codes + r * code_bytes(), v.data() + (r - begin) * width());
         }
         map_.multiply_transposed({v.data(), end - begin, width()}, {first, end - begin, dim_});
-        for (std::size_t i = 0; i < (end - begin) * dim_; ++i) first[i] += rotation_.center[i % dim_];
+        for (float* row = first; row != first + (end - begin) * dim_; row += dim_) {
+            for (std::size_t j = 0; j < dim_; ++j) row[j] += rotation_.center[j];
+            copy_for_metric(row, dim_, metric_, row);
+        }
     });
 }
 
@@ -214,8 +244,11 @@ std::unique_ptr<Scorer> BinaryCodec::prepare_prefix(ConstMatrix queries, std::si
     const bool l2 = metric_ == Metric::l2;
     const double a = static_cast<double>(amplitude());
     // A sign is 2 (u - 1/2) times the amplitude. With z = q - c, l2 is 2 <z, v> - |z|^2 - |v|^2; otherwise the
-    // score is <q, c> + <q, v>.
-    const float factor = (l2 ? 4.0f : 2.0f) * amplitude();
+    // score is <q, c> + <q, v>, over the length |c + v| where it is not 1. Lengths are counted in their mean one,
+    // which brings their inverses close to 1 whatever the data.
+    const bool divides = divides_by_length();
+    const double length = divides ? std::sqrt(squared_length(bits)) : 1.0;
+    const float factor = static_cast<float>((l2 ? 4.0 : 2.0) * a / length);
     parallel_for(queries.rows, kRotateChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         std::vector<float> w((end - begin) * width()), q(dim_);
         project(queries.slice(begin, end), l2, {w.data(), end - begin, width()});
@@ -229,10 +262,19 @@ std::unique_ptr<Scorer> BinaryCodec::prepare_prefix(ConstMatrix queries, std::si
             }
             float* wi = w.data() + (i - begin) * width();
             for (std::size_t j = 0; j < bits; ++j) wi[j] *= factor;
-            prepared[i] = PlaneQuery(layout, {wi, bits}, static_cast<float>(constant), WeightBits::twelve, false);
+            prepared[i] = PlaneQuery(layout, {wi, bits}, divides ? 0.0f : static_cast<float>(constant),
+                                     WeightBits::twelve, false);
+            if (divides) prepared[i].set_offset(static_cast<float>(constant / length));
         }
     });
-    return std::make_unique<SignScorer>(code_bytes(), layout, std::move(prepared));
+    std::optional<PlaneQuery> squared_lengths;
+    if (divides) {
+        // W has orthonormal rows: |c + v|^2 = |c|^2 + |v|^2 + 2 <W c, a s>.
+        std::vector<float> w(turned_center_.begin(), turned_center_.begin() + static_cast<std::ptrdiff_t>(bits));
+        for (float& wj : w) wj *= static_cast<float>(4 * a / (length * length));
+        squared_lengths.emplace(layout, w, 1.0f, WeightBits::twelve, false);
+    }
+    return std::make_unique<SignScorer>(code_bytes(), layout, std::move(prepared), std::move(squared_lengths));
 }
 
 std::unique_ptr<Scorer> BinaryCodec::prepare_codes(const std::uint8_t* codes, std::size_t n, int) const {

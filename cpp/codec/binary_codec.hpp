@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One sign bit per dim (x > 0), packed per row as np.packbits packs: the `ubinary` precision of
 // sentence-transformers, for any dim; or one sign per row of a rotation, W (x - c) > 0, with orthonormal rows.
-// A code stands for c + a W^T (its signs); without a rotation, W is the first `bits` dims and c is zero.
+// A code stands for c + a W^T (its signs), brought to unit length under cosine; without a rotation, W is the
+// first `bits` dims and c is zero.
 // A block is 32 rows in strips of one nibble each (kernel/bit_kernels.hpp).
 #pragma once
 
@@ -44,11 +45,12 @@ public:
     std::size_t candidates(std::size_t k, std::size_t n) const override;
 
     void encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort effort) const override;
-    // c + a W^T (signs); without a rotation signs, scaled to unit length under cosine, and zeros past the last bit.
+    // What codes stand for; without a rotation zeros past the last bit.
     void decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const override;
     void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const override;
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
-    // The metric between the query and the decoded signs.
+    // The metric between the query and the decoded signs. Under cosine behind a rotation, lengths are kept as
+    // float16: scores are within 1e-3 of their size.
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     // bits - 2 * Hamming distance.
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
@@ -57,6 +59,10 @@ public:
     void write(store::Writer& out) const override;
 
 private:
+    // Whether decoded signs have lengths that differ and scores divide by.
+    bool divides_by_length() const { return !map_.empty() && metric_ == Metric::cosine; }
+    // |c|^2 + a^2 bits: of what the first `bits` signs stand for, where they do not lean along c or against it.
+    double squared_length(std::size_t bits) const;
     float amplitude() const;
     // y: `width` values per row of x, the first `bits` of them signed by the code.
     void project(ConstMatrix x, bool centred, MutMatrix y) const;
@@ -66,6 +72,7 @@ private:
     Metric metric_;
     BinaryRotation rotation_;  // without the map, which stands below
     BlockMap map_;
+    std::vector<float> turned_center_;  // W c, where scores divide by lengths
 };
 
 // out is (na, nb), row-major: differing bits of every pair of rows of `bytes` bytes.

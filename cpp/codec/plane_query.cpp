@@ -281,6 +281,15 @@ void PlaneQuery::set_cells(const PlaneLayout& layout) {
     cell_scan_.upper = static_cast<float>(static_cast<double>(unit_) * (slack - fixed + 1e-6 * magnitude));
 }
 
+// The bounds take the offset in, and more than what its sums round off.
+void PlaneQuery::set_offset(float offset) {
+    const float change = offset - offset_;
+    const float margin = 8 * std::numeric_limits<float>::epsilon() * (std::fabs(offset) + std::fabs(offset_));
+    for (float& upper : scan_.upper) upper += change + margin;
+    cell_scan_.upper += change + margin;
+    offset_ = offset;
+}
+
 // The kernels bound scores without the constant. Its sum with the constant was rounded, by less than
 // the margin, so no row that reaches the threshold is dropped.
 float PlaneQuery::lowered(float threshold) const {

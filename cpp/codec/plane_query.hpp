@@ -4,8 +4,8 @@
 //
 // Score. The value of a dim with b bits and code u is u - (2^b - 1) / 2, so that with weights
 // unit * Q the estimate of a row is
-//     add + scale * ((unit / 2) * N),   N = 2 S - sum of Q (2^b - 1),   S = sum of Q u.
-// N is an exact integer: nothing cancels in floating point.
+//     add + scale * ((unit / 2) * N + offset),   N = 2 S - sum of Q (2^b - 1),   S = sum of Q u.
+// N is an exact integer: nothing cancels in floating point. The offset is 0 unless the query sets one.
 //
 // Bound. A coarse table misses its strip's true subset sum by an error e, and after plane t the bits
 // of the planes below are unknown. If the bits of a row are taken as independent and fair, the missing
@@ -51,6 +51,9 @@ public:
                WeightBits weight_bits = WeightBits::twelve, bool for_cells = true);
     PlaneQuery() = default;
 
+    // Adds a constant to what a row's scale multiplies.
+    void set_offset(float offset);
+
     // What the scan needs to drop rows whose estimate is below the threshold.
     kernel::PlaneScan with_threshold(float threshold) const;
 
@@ -60,7 +63,7 @@ public:
 
     // The estimate of a row from N.
     float score(std::int64_t n, float add, float scale) const {
-        return scale * (0.5f * unit_ * static_cast<float>(n)) + add + constant_;
+        return scale * (0.5f * unit_ * static_cast<float>(n) + offset_) + add + constant_;
     }
 
     const std::uint8_t* exact_tables() const { return exact_.data(); }
@@ -85,6 +88,7 @@ private:
     AlignedVector<std::int8_t> cells_;  // coarse weights of the scan of cells
     float unit_ = 0.0f;
     float constant_ = 0.0f;
+    float offset_ = 0.0f;
     std::int64_t table_offset_ = 0;
     std::int64_t sum_offset_ = 0;
     kernel::PlaneScan scan_{};

@@ -121,6 +121,7 @@ class BinaryCodec(_DataFreeCodec):
 
     Without a rotation the codes equal the ``ubinary`` precision of sentence-transformers, for any dim: every
     row is packed on its own, and padding bits are zero. With one, a bit is the sign of ``W (x - mean)``.
+    :meth:`scores` are the metric of the queries and what :meth:`decode` gives, within 1e-3 of its size.
 
     Parameters
     ----------
