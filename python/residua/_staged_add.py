@@ -41,13 +41,14 @@ def add_and_fit(
 
 
 @contextmanager
-def unless_it_fails(codec: Codec) -> Iterator[None]:
-    """Leave a codec as it was when what is done with it fails."""
+def unless_it_fails(codec: Codec, native: _core.FlatIndex) -> Iterator[None]:
+    """Leave a codec as it was where the block fails before the index has taken it."""
     before = codec._native
     try:
         yield
     except BaseException:
-        codec._native = before
+        if native.awaits_codec:
+            codec._native = before
         raise
 
 

@@ -225,19 +225,18 @@ class FlatIndex:
         if upsert and given is None:
             raise InvalidValueError("upsert=True needs ids")
         report(0, 1)
-        due = self._native.awaits_codec and len(self) + len(v) >= _FIT_AT
-        fit = partial(self._fit_on_rows, num_threads) if due else None
+        fit = partial(self._fit_on_rows, num_threads) if self._native.awaits_codec else None
         added = add_and_fit(self._native, v, given, upsert, threads, fit)
         report(1, 1)
         return added
 
     def _fit_on_rows(self, num_threads: int | None) -> None:
         """Fit the codec when there are rows enough."""
-        with self._fitting:
-            codec = self._codec
-            if codec is None or not self._native.awaits_codec or len(self) < _FIT_AT:
-                return
-            with unless_it_fails(codec):
+        codec = self._codec
+        if codec is None or len(self) < _FIT_AT:
+            return
+        with self._fitting, unless_it_fails(codec, self._native):
+            if self._native.awaits_codec:  # no other thread was first
                 self._take_codec(codec, self._native.staged_vectors(), None, num_threads, False)
 
     def search(
