@@ -99,8 +99,8 @@ def refuse_huge_values(x: FloatArray, name: str, metric: str) -> None:
     bad = np.flatnonzero(largest > limit)
     if len(bad):
         raise InvalidValueError(
-            f"{name}: row {bad[0]} holds a value of size {largest[bad[0]]:.3g}; squares of more than "
-            f"{limit:.2g} overflow float32 with {x.shape[1]} dims: scale the vectors down"
+            f"{name}: row {bad[0]} holds a value of size {largest[bad[0]]:.3g}; squared distances of values "
+            f"above {limit:.2g} overflow float32 with {x.shape[1]} dims: scale the vectors"
         )
 
 
