@@ -83,10 +83,11 @@ py::array_t<float> symmetric_scores(const Codec& c, const Array<std::uint8_t>& a
     return out;
 }
 
-void save(const Codec& c, const std::string& path) {
+void save(const Codec& c, const std::string& path, bool metric_is_free) {
     py::gil_scoped_release release;
     store::Writer w(c.kind());
     c.write(w);
+    if (metric_is_free) w.put_int("metric_is_free", 1);
     w.write_file(path);
 }
 
@@ -237,7 +238,7 @@ void register_codecs(py::module_& m) {
         .def("decode", &decode, py::arg("codes"), py::arg("num_threads"))
         .def("scores", &scores, py::arg("queries"), py::arg("codes"), py::arg("num_threads"))
         .def("symmetric_scores", &symmetric_scores, py::arg("codes_a"), py::arg("codes_b"), py::arg("num_threads"))
-        .def("save", &save, py::arg("path"));
+        .def("save", &save, py::arg("path"), py::kw_only(), py::arg("metric_is_free") = false);
     m.def(
         "float_codec",
         [](std::size_t dim, const std::string& dtype, const std::string& metric) -> CodecPtr {

@@ -88,6 +88,7 @@ py::object to_array(const IdList& ids) {
 py::dict stats_of(const SearchResult& r) {
     py::dict d;
     d["plan"] = r.plan;
+    d["matches"] = r.matches;
     d["visited"] = r.visited;
     d["reranked"] = r.reranked;
     if (!r.stages.empty()) d["stages"] = r.stages;
@@ -190,6 +191,12 @@ std::size_t remove(FlatIndex& index, const py::object& ids, bool ignore_missing)
     return index.remove(given, ignore_missing);
 }
 
+void take_back(FlatIndex& index, const py::object& ids, std::int64_t max_id) {
+    const IdList given = to_ids(ids);
+    py::gil_scoped_release release;
+    index.take_back(given, max_id);
+}
+
 py::array_t<float> get(const FlatIndex& index, const py::object& ids) {
     const IdList given = to_ids(ids);
     std::vector<float> x;
@@ -240,6 +247,8 @@ void register_index(py::module_& m) {
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
+        .def("take_back", &take_back, py::arg("ids"), py::arg("max_id"))
+        .def_property_readonly("max_id", &FlatIndex::max_id)
         .def("get", &get, py::arg("ids"))
         .def("contains", [](const FlatIndex& i, const py::object& ids) { return i.contains(to_ids(ids)); },
              py::arg("ids"))
@@ -249,13 +258,14 @@ void register_index(py::module_& m) {
 
     m.def(
         "load",
-        [](const std::string& path, bool mmap, const std::string& verify) -> py::object {
+        [](const std::string& path, bool mmap, const std::string& verify) -> py::tuple {
             store::OpenOptions options;
             options.mmap = mmap;
             options.verify = verify == "full" ? store::Verify::full : store::Verify::quick;
             std::shared_ptr<index::Index> index;
             std::shared_ptr<index::EmbeddingTable> table;
             std::shared_ptr<const codec::Codec> codec;
+            bool metric_is_free = false;
             {
                 py::gil_scoped_release release;
                 const store::Reader in = store::Reader::open(path, options);
@@ -265,10 +275,12 @@ void register_index(py::module_& m) {
                     table = index::EmbeddingTable::load(in);
                 } else {
                     codec = codec::read_codec(in);
+                    metric_is_free = in.has_key("metric_is_free") && in.get_int("metric_is_free", 0, 1) == 1;
                 }
             }
-            if (index) return py::cast(index);  // as the class that it is
-            return table ? py::cast(table) : py::cast(codec);
+            // An index is cast as the class that it is.
+            const py::object loaded = index ? py::cast(index) : table ? py::cast(table) : py::cast(codec);
+            return py::make_tuple(loaded, metric_is_free);
         },
         py::arg("path"), py::arg("mmap"), py::arg("verify"));
 

@@ -214,6 +214,20 @@ std::size_t FlatIndex::remove(const IdList& ids, bool ignore_missing) {
     return removed;
 }
 
+void FlatIndex::take_back(const IdList& ids, std::int64_t max_id) {
+    std::unique_lock lock(mutex_);
+    for (std::uint32_t r : rows_of(ids, true)) {
+        if (ids_.is_live(r)) ids_.erase_row(r);
+    }
+    drop_erased_rows();
+    ids_.lower_max_id(max_id);
+}
+
+std::int64_t FlatIndex::max_id() const {
+    std::shared_lock lock(mutex_);
+    return ids_.max_id();
+}
+
 bool FlatIndex::contains(const IdList& ids) const {
     std::shared_lock lock(mutex_);
     return rows_of(ids, true).size() == ids.size();
@@ -243,6 +257,10 @@ std::vector<float> FlatIndex::get(const IdList& ids) const {
 
 void FlatIndex::compact() {
     std::unique_lock lock(mutex_);
+    drop_erased_rows();
+}
+
+void FlatIndex::drop_erased_rows() {
     const std::vector<std::uint32_t> keep = ids_.live_rows();
     if (keep.size() == ids_.rows()) return;
     if (codec_) {
@@ -329,7 +347,7 @@ SearchResult FlatIndex::search(ConstMatrix queries, const SearchParams& params) 
         const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
         SearchResult out;
         out.plan = "exact";
-        out.visited = allowed ? allowed->count() : ids_.rows();
+        out.matches = out.visited = allowed ? allowed->count() : ids_.rows();
         return finish(exact_top_k(rows, metric_, {q.data(), queries.rows, dim_}, std::min(params.k, ids_.rows()),
                                   tie_order(), params.num_threads),
                       std::move(out));
@@ -367,7 +385,7 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
 
     SearchResult out;
     out.plan = exact_last ? "codes+rerank" : "codes";
-    out.visited = n;
+    out.matches = out.visited = n;
     out.reranked = exact_last ? candidates : 0;
     out.counts_bits = !exact_last && params.scoring == Scoring::symmetric && codec_->counts_bits();
     RowLists hits;
@@ -432,7 +450,7 @@ SearchResult FlatIndex::range_search(ConstMatrix queries, float threshold, const
     std::shared_lock lock(mutex_);
     const auto allowed = allowed_rows(filter);
     SearchResult out;
-    out.visited = allowed ? allowed->count() : ids_.rows();
+    out.matches = out.visited = allowed ? allowed->count() : ids_.rows();
     if (!vectors().empty_mode()) {
         store::RowSource rows = vectors().view();
         rows.allowed = allowed.get();

@@ -60,6 +60,9 @@ public:
 
     // How many were there; an unknown id throws unknown_id before anything is removed, unless ignored.
     std::size_t remove(const IdList& ids, bool ignore_missing);
+    // Undoes an add() of new ids: they vanish, and automatic ids go on where max_id() was before it.
+    void take_back(const IdList& ids, std::int64_t max_id);
+    std::int64_t max_id() const;
     // Vectors of the ids as kept, or decoded from their codes; row-major, ids.size() x dim.
     std::vector<float> get(const IdList& ids) const;
     bool contains(const IdList& ids) const;
@@ -72,6 +75,7 @@ public:
     static std::shared_ptr<FlatIndex> load(const store::Reader& reader);
 
 private:
+    void drop_erased_rows();
     void check(const SearchParams& params) const;  // refuses what this index cannot serve
     std::vector<std::uint32_t> rows_of(const IdList& ids, bool skip_missing) const;
     IdList ids_of(std::span<const std::uint32_t> rows) const;

@@ -99,7 +99,7 @@ SearchResult FlatIndex::search_funnel(ConstMatrix queries, const SearchParams& p
     const std::size_t n = allowed ? allowed->count() : ids_.rows();
     SearchResult out;
     out.plan = "funnel";
-    out.visited = n;
+    out.matches = out.visited = n;
     out.stages.push_back(n);
     RowLists hits;
     for (std::size_t s = 0; s < params.funnel.size(); ++s) {

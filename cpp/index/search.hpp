@@ -57,6 +57,7 @@ struct SearchResult {
     IdList ids;
     std::vector<float> scores;
     std::string plan;                          // "exact", "codes", "codes+rerank" or "funnel"
+    std::uint64_t matches = 0;                 // rows that are live and pass the filter
     std::uint64_t visited = 0;                 // rows per query
     std::uint64_t reranked = 0;                // candidates per query
     std::vector<std::uint64_t> stages;         // rows per query that each stage of a funnel scored, the last included

@@ -332,6 +332,11 @@ void IdMap::compact(std::span<const std::uint32_t> keep) {
     *this = std::move(kept);
 }
 
+void IdMap::lower_max_id(std::int64_t id) {
+    max_id_ = id;
+    for (std::uint32_t row = 0; kind_ == IdKind::integer && row < n_rows_; ++row) max_id_ = std::max(max_id_, int_id(row));
+}
+
 bool IdMap::before(std::uint32_t row_a, std::uint32_t row_b) const {
     if (monotone_) return row_a < row_b;
     return kind_ == IdKind::string ? string_id(row_a) < string_id(row_b) : int_id(row_a) < int_id(row_b);

@@ -79,6 +79,8 @@ public:
     std::vector<std::uint32_t> live_rows() const;
     // Row keep[i] becomes row i; `keep` ascends and holds live rows only; all others vanish.
     void compact(std::span<const std::uint32_t> keep);
+    // Automatic ids go on after `id`, or after the largest id that is here.
+    void lower_max_id(std::int64_t id);
 
     // Ids ascend with rows, so that ties need no TieOrder.
     bool is_monotone() const { return monotone_; }

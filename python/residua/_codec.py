@@ -188,7 +188,7 @@ class Codec:
         FileError
             An OSError: the folder is missing, the path is a directory, …
         """
-        self._trained().save(as_path(path))
+        self._trained().save(as_path(path), metric_is_free=not self._metric_fixed)
 
     def _trained(self) -> _core.Codec:
         if self._native is None:

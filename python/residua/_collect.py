@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from residua import _core
 from residua._filters import as_filter, split_filters
 from residua._typing import AnyArray, FloatArray, IntArray
 from residua.results import Hits, RangeHits, make_hits
 
 Found = tuple[AnyArray, FloatArray, IntArray, dict[str, Any]]  # ids, scores, counts, stats
 FoundRange = tuple[IntArray, AnyArray, FloatArray]  # offsets, ids, scores
-_PER_FILTER = ("visited", "stages")  # statistics that depend on the filter
+_PER_FILTER = ("matches", "visited", "reranked", "stages")  # statistics that depend on the filter
 
 
 def collect_hits(
@@ -37,6 +38,13 @@ def collect_hits(
             **{key: [h.stats[key] for h in rows] for key in _PER_FILTER if key in rows[0].stats},
         },
     )
+
+
+def add_details(hits: Hits, native: _core.FlatIndex) -> Hits:
+    """Add what ``explain=True`` asks for."""
+    hits.stats["rows"] = len(native)
+    hits.stats["code_bytes"] = 0 if native.codec is None else native.codec.code_bytes
+    return hits
 
 
 def collect_ranges(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from residua._typing import AnyArray
-from residua._validate import as_ids
+from residua._validate import as_ids, whole_numbers
 from residua.errors import InvalidTypeError, ShapeError, UnsupportedError
 
 
@@ -28,11 +28,16 @@ def as_filter(filter: Any) -> AnyArray | list[str] | None:
         if a.ndim != 1:
             raise ShapeError(f"filter: a mask must have shape (len(index),), got {a.shape}")
         return np.ascontiguousarray(a)
-    if a.ndim == 0 or (a.dtype.kind not in "iuUO" and a.size):
+    if a.ndim == 0 or (a.dtype.kind not in "iuUOT" and a.size and whole_numbers(filter, a) is None):
         raise InvalidTypeError(
             f"filter must be None, a boolean mask or an array of ids, got {type(filter).__name__}"
         )
     return as_ids(filter, None)
+
+
+def refuse_columns(columns: Any) -> None:
+    if columns is not None:
+        raise UnsupportedError("columns are not in this version; leave columns=None")
 
 
 def split_filters(filter: Any, n_queries: int, single: bool) -> list[Any] | None:

@@ -22,14 +22,18 @@ def as_scoring(scoring: Any, *, has_codec: bool) -> str:
     return name
 
 
-def as_rerank(rerank: Any, *, vectors: str) -> int:
+def as_rerank(rerank: Any, *, vectors: str, has_codec: bool) -> int:
     """Return how many candidates to settle exactly: -1 automatic, 0 none."""
-    if rerank is None or rerank is True:
+    if rerank is None:
         return _AUTO_RERANK
     if rerank is False:
         return 0
-    candidates = as_int(rerank, "rerank", 0, 2**31 - 1)
-    if candidates > 0 and vectors == "none":
+    candidates = _AUTO_RERANK if rerank is True else as_int(rerank, "rerank", 0, 2**31 - 1)
+    if candidates and not has_codec:
+        raise InvalidTypeError(
+            f"rerank={rerank!r} needs a codec; this index scans float vectors exactly: leave rerank out"
+        )
+    if candidates and vectors == "none":
         raise InvalidValueError("rerank needs kept vectors, and this index was made with vectors='none'")
     return candidates
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -85,6 +87,33 @@ def refuse_zero_rows(x: FloatArray, name: str) -> None:
         )
 
 
+def refuse_huge_values(x: FloatArray, name: str, metric: str) -> None:
+    """Raise for values whose squared distances would leave float32, which no fit can work with.
+
+    Under cosine a fit sees unit vectors, so that their lengths do not matter.
+    """
+    if metric == "cosine" or x.size == 0:
+        return
+    limit = math.sqrt(float(np.finfo(np.float32).max) / x.shape[1]) / 2
+    largest = np.maximum(x.max(axis=1), -x.min(axis=1))
+    bad = np.flatnonzero(largest > limit)
+    if len(bad):
+        raise InvalidValueError(
+            f"{name}: row {bad[0]} holds a value of size {largest[bad[0]]:.3g}; squared distances of values "
+            f"above {limit:.2g} overflow float32 with {x.shape[1]} dims: scale the vectors"
+        )
+
+
+def check_sample(
+    x: ArrayLike, queries: ArrayLike | None, dim: int, report: Callable[[int, int], None]
+) -> None:
+    """Check what a fit is given where there is nothing to fit."""
+    as_vectors(x, dim, "x")
+    if queries is not None:
+        as_vectors(queries, dim, "queries")
+    report(1, 1)
+
+
 def as_codes(codes: ArrayLike, code_bytes: int, name: str) -> tuple[ByteArray, bool]:
     """Return packed codes as C-contiguous uint8 ``(n, code_bytes)`` and whether they were 1-D."""
     a = as_array(codes, name)
@@ -124,6 +153,13 @@ def as_number(value: Any, name: str) -> float:
         raise InvalidTypeError(f"{name} must be a number, got {value!r}") from None
 
 
+def as_flag(value: Any, name: str) -> bool:
+    """Return ``value`` when it is True or False."""
+    if not isinstance(value, bool):
+        raise InvalidTypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
 def as_dim(dim: Any) -> int:
     return as_int(dim, "dim", 1, 65_536)
 
@@ -150,11 +186,17 @@ def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def as_path(path: Any) -> str:
+def as_path(path: Any) -> bytes:
+    """Return a path as the file system spells it, which need not be UTF-8."""
     try:
-        return os.fsdecode(path)
+        name = os.fsencode(path)
     except TypeError:
         raise InvalidTypeError(f"path must be a str or os.PathLike, got {type(path).__name__}") from None
+    except UnicodeEncodeError as e:
+        raise InvalidValueError(f"path {path!r} cannot be the name of a file here: {e.reason}") from None
+    if b"\0" in name:
+        raise InvalidValueError(f"path {path!r} holds a zero character, which no file name can")
+    return name
 
 
 def as_ids(ids: Any, n: int | None) -> AnyArray | list[str]:
@@ -165,6 +207,8 @@ def as_ids(ids: Any, n: int | None) -> AnyArray | list[str]:
         ids = list(ids)
     listed = ids if isinstance(ids, (list, tuple)) else ()
     n_text = sum(isinstance(i, str) for i in listed)
+    if any(isinstance(i, (bool, np.bool_)) for i in listed):
+        raise InvalidTypeError("ids must be integers or str, got a bool")
     if 0 < n_text < len(listed):
         raise InvalidTypeError("ids must be all integers or all str, never mixed")
     try:
@@ -173,15 +217,17 @@ def as_ids(ids: Any, n: int | None) -> AnyArray | list[str]:
         raise ShapeError("ids: expected shape (n,), got rows of unequal length") from None
     if a.ndim != 1:
         raise ShapeError(f"ids: expected shape (n,), got {a.shape}")
-    out = _as_text_ids(a.tolist()) if a.dtype.kind in "UO" and a.size else _as_int_ids(a, listed)
+    whole = whole_numbers(ids, a)
+    if whole is not None:
+        out: AnyArray | list[str] = _as_int_ids(np.array(whole, dtype=object))
+    else:
+        out = _as_text_ids(a.tolist()) if a.dtype.kind in "UOT" and a.size else _as_int_ids(a)
     if n is not None and len(out) != n:
         raise ShapeError(f"ids: {len(out)} given for {n} vectors")
     return out
 
 
 def _as_text_ids(ids: list[Any]) -> list[str]:
-    if all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in ids):
-        raise InvalidValueError(f"{_INT_IDS}, got {max(ids, key=abs)}")
     if not all(isinstance(i, str) for i in ids):
         raise InvalidTypeError("ids must be all integers or all str, never mixed")
     try:
@@ -193,12 +239,26 @@ def _as_text_ids(ids: list[Any]) -> list[str]:
     return [str(i) for i in ids]
 
 
-def _as_int_ids(a: AnyArray, listed: Any) -> AnyArray:
+def whole_numbers(given: Any, a: AnyArray) -> list[int] | None:
+    """Return the integers that ``a = np.asarray(given)`` holds as objects, or took for floats, or None.
+
+    NumPy has no one integer type for a list such as ``[np.int64(1), np.uint64(2)]``.
+    """
+    if a.dtype.kind == "O":
+        values = a.ravel().tolist()
+    elif a.dtype.kind == "f" and isinstance(given, (list, tuple)):
+        values = np.array(given, dtype=object).ravel().tolist()
+    else:
+        return None
+    if not values or not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in values):
+        return None
+    return [int(i) for i in values]
+
+
+def _as_int_ids(a: AnyArray) -> AnyArray:
     if a.size == 0:
         return np.empty(0, np.int64)
-    if a.dtype.kind == "f" and listed and all(isinstance(i, int) for i in listed):
-        a = np.array(listed, dtype=object)  # NumPy has no integer type for all of them
-    elif a.dtype.kind not in "iu":
+    if a.dtype.kind not in "iuO":
         raise InvalidTypeError(f"ids must be integers or str, got an array of {a.dtype}")
     for extreme in (a.min(), a.max()):
         if not 0 <= extreme <= _MAX_ID:

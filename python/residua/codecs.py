@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from residua import _binary_fit, _core, _recurrent_fit
 from residua._codec import Codec
@@ -18,9 +18,10 @@ from residua._validate import (
     as_seed,
     as_threads,
     as_vectors,
+    refuse_huge_values,
     refuse_zero_rows,
 )
-from residua.errors import CorruptFileError, InvalidTypeError, InvalidValueError, UnsupportedError
+from residua.errors import CorruptFileError, InvalidTypeError, InvalidValueError, ShapeError, UnsupportedError
 from residua.scalar_codec import ScalarCodec
 
 __all__ = ["BinaryCodec", "Codec", "FloatCodec", "RecurrentBinaryCodec", "ScalarCodec"]
@@ -212,7 +213,7 @@ class BinaryCodec(_DataFreeCodec):
         Raises
         ------
         InvalidValueError
-            The codec is fitted already, or a rotation gets no vectors.
+            The codec is fitted already, or a rotation gets no vectors or values whose squares overflow.
         ShapeError, DtypeError, NonFiniteError
         """
         if self._rotation == "none":
@@ -227,6 +228,7 @@ class BinaryCodec(_DataFreeCodec):
             as_vectors(queries, self._dim, "queries")
         if metric == "cosine":
             refuse_zero_rows(v, "x")
+        refuse_huge_values(v, "x", metric)
         self._native = _binary_fit.fit(
             v,
             bits=self._bits,
@@ -341,7 +343,7 @@ class RecurrentBinaryCodec(Codec):
         Raises
         ------
         InvalidValueError
-            The codec is fitted already, or ``x`` is empty.
+            The codec is fitted already, ``x`` is empty, or values are so large that squares overflow.
         ShapeError, DtypeError, NonFiniteError
         """
         if self._native is not None:
@@ -358,6 +360,9 @@ class RecurrentBinaryCodec(Codec):
             refuse_zero_rows(v, "x")
             if q is not None:
                 refuse_zero_rows(q, "queries")
+        refuse_huge_values(v, "x", metric)
+        if q is not None:
+            refuse_huge_values(q, "queries", metric)
         self._native = _recurrent_fit.fit(
             v,
             q,
@@ -410,6 +415,18 @@ class RecurrentBinaryCodec(Codec):
         return f"dim={self._dim}, bits={self._bits:g}"
 
 
+def check_codec(codec: Any, dim: int) -> None:
+    """Raise unless an index of ``dim`` dims can have this codec, or None."""
+    if codec is None:
+        return
+    if not isinstance(codec, Codec):
+        raise InvalidTypeError(
+            f"codec must be None or a codec such as RecurrentBinaryCodec({dim}, bits=2), got {codec!r}"
+        )
+    if codec.dim != dim:
+        raise ShapeError(f"codec has {codec.dim} dims, the index {dim}")
+
+
 def from_recipe(dim: int, recipe: str) -> Codec:
     """Make the untrained codec that an index still waits for."""
     try:
@@ -432,15 +449,15 @@ def from_recipe(dim: int, recipe: str) -> Codec:
         raise CorruptFileError(f"the index waits for a codec of unknown recipe {recipe!r}") from e
 
 
-def wrap(native: _core.Codec) -> Codec:
+def wrap(native: _core.Codec, *, metric_is_free: bool = False) -> Codec:
     """Give a native codec (from a file) its Python class."""
     codec: Codec
     if native.kind == "float_codec":
         codec = FloatCodec(native.dim, native.dtype)
-        codec._metric_fixed = True
+        codec._metric_fixed = not metric_is_free
     elif native.kind == "binary_codec":
         codec = BinaryCodec(native.dim, int(native.bits), native.rotation)
-        codec._metric_fixed = True
+        codec._metric_fixed = not metric_is_free or native.rotation != "none"
     elif native.kind == "scalar_codec":
         codec = ScalarCodec(native.dim, 8 if native.bits == 8 else 4)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from residua import _core
 from residua._codec import Codec
 from residua._typing import AnyArray, ArrayLike, FloatArray
-from residua._validate import as_path, as_threads, as_vectors, refuse_zero_rows
+from residua._validate import as_path, as_threads, as_vectors, refuse_zero_rows, whole_numbers
 from residua.codecs import wrap
 from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ShapeError
 
@@ -141,10 +141,15 @@ class EmbeddingTable:
             return np.flatnonzero(a)
         if a.size == 0 and not isinstance(ids, np.ndarray):
             return np.empty(a.shape, np.int64)
-        if a.dtype.kind not in "iu":
+        whole = whole_numbers(ids, a)
+        if whole is not None:
+            a = np.array(whole, dtype=object).reshape(a.shape)
+        elif a.dtype.kind not in "iu":
             raise InvalidTypeError(f"ids must be integers, a slice or a boolean mask, got {_named(ids, a)}")
-        if a.dtype == np.uint64 and a.size and a.max() > np.iinfo(np.int64).max:
-            raise OutOfRangeError(f"row {a.max()} is outside a table of {len(self)} rows")
+        if a.dtype.kind in "uO" and a.size:
+            for extreme in (a.max(), a.min()):
+                if not -(2**63) <= int(extreme) < 2**63:
+                    raise OutOfRangeError(f"row {extreme} is outside a table of {len(self)} rows")
         return a
 
     def memory(self) -> dict[str, int]:

@@ -64,7 +64,7 @@ class UnknownIdError(ResiduaError, KeyError):
 
 
 class OutOfRangeError(ResiduaError, IndexError):
-    """A row number is not in the table."""
+    """A row number is not in the table, or a query number not in the results."""
 
 
 class CorruptFileError(ResiduaError, ValueError):

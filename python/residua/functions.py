@@ -75,7 +75,7 @@ def exact_search(
     refuse_huge_result(len(queries), k, len(rows))
     ids, scores = _core.exact_search(queries, rows, min(k, len(rows)), metric, threads)
     counts = np.full(len(queries), min(k, len(rows)), np.int64)
-    stats = {"plan": "exact", "visited": len(rows), "reranked": 0}
+    stats = {"plan": "exact", "matches": len(rows), "visited": len(rows), "reranked": 0}
     return make_hits(ids, scores, counts, k, metric, single, stats)
 
 
@@ -98,7 +98,7 @@ def recall(found_ids: ArrayLike, true_ids: ArrayLike) -> float:
     ShapeError
         The arrays are not two-dimensional, or of different numbers of queries.
     """
-    found, true = np.asarray(found_ids), np.asarray(true_ids)
+    found, true = as_array(found_ids, "found_ids"), as_array(true_ids, "true_ids")
     if found.ndim != 2 or true.ndim != 2 or len(found) != len(true):
         raise ShapeError(f"expected (nq, k) and (nq, t) with the same nq, got {found.shape} and {true.shape}")
     if true.size == 0:
@@ -173,12 +173,12 @@ def load(
     if not isinstance(mmap, bool):
         raise InvalidTypeError(f"mmap must be True or False, got {mmap!r}")
     as_choice(verify, "verify", ("quick", "full"))
-    native = _core.load(as_path(path), mmap, verify)
+    native, metric_is_free = _core.load(as_path(path), mmap, verify)
     if isinstance(native, _core.FlatIndex):
         return FlatIndex._from_native(native)
     if isinstance(native, _core.EmbeddingTable):
         return EmbeddingTable._from_native(native)
-    return wrap(native)
+    return wrap(native, metric_is_free=metric_is_free)
 
 
 def show_config() -> dict[str, Any]:

@@ -4,37 +4,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from threading import Lock
 from typing import Any, Literal
 
 from residua import _core
-from residua._collect import Found, collect_hits, collect_ranges
+from residua._collect import Found, add_details, collect_hits, collect_ranges
+from residua._filters import refuse_columns
 from residua._funnel import as_funnel
 from residua._progress import reporter
 from residua._search_options import as_rerank, as_scoring, as_threshold
+from residua._staged_add import add_and_fit, unless_it_fails
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, Metric, Progress, Scoring, Vectors
 from residua._validate import (
     METRICS,
     as_choice,
     as_codes,
     as_dim,
+    as_flag,
     as_ids,
     as_k,
     as_path,
     as_threads,
     as_vectors,
+    check_sample,
     refuse_huge_result,
     refuse_zero_rows,
 )
-from residua.codecs import Codec, from_recipe, wrap
-from residua.errors import (
-    InvalidTypeError,
-    InvalidValueError,
-    NotTrainedError,
-    ShapeError,
-    UnknownIdError,
-    UnsupportedError,
-)
+from residua.codecs import Codec, check_codec, from_recipe, wrap
+from residua.errors import InvalidValueError, NotTrainedError, UnknownIdError, UnsupportedError
 from residua.results import Hits, RangeHits
 
 __all__ = ["FlatIndex"]
@@ -89,14 +87,8 @@ class FlatIndex:
         dim = as_dim(dim)
         as_choice(metric, "metric", METRICS)
         as_choice(vectors, "vectors", _VECTORS)
-        if columns is not None:
-            raise UnsupportedError("columns are not in this version; leave columns=None")
-        if codec is not None and not isinstance(codec, Codec):
-            raise InvalidTypeError(
-                f"codec must be None or a codec such as RecurrentBinaryCodec({dim}, bits=2), got {codec!r}"
-            )
-        if codec is not None and codec.dim != dim:
-            raise ShapeError(f"codec has {codec.dim} dims, the index {dim}")
+        refuse_columns(columns)
+        check_codec(codec, dim)
         recipe = "" if codec is None else codec._recipe()
         self._native = _core.FlatIndex(dim, metric, vectors, codec is not None, recipe)
         self._codec = codec
@@ -167,8 +159,8 @@ class FlatIndex:
         The index itself.
         """
         as_threads(num_threads)
-        if self._codec is None:
-            as_vectors(x, self.dim, "x")
+        if self._codec is None or not self._codec._recipe():  # nothing to fit
+            check_sample(x, queries, self.dim, reporter(progress, "train"))
             return self
         with self._fitting:
             if not self._native.awaits_codec:
@@ -209,7 +201,8 @@ class FlatIndex:
         num_threads
             At least 1; None uses the CPUs that the process may use.
         progress
-            True draws a progress bar; a callable gets ``(done, total)``.
+            True draws a progress bar; a callable gets ``(done, total)``: ``(0, 1)``, where its error keeps
+            all rows out, and at the end ``(1, 1)``, where all are in.
 
         Returns
         -------
@@ -219,10 +212,8 @@ class FlatIndex:
         ------
         ShapeError, DtypeError, NonFiniteError, DuplicateIdError, InvalidValueError
         """
-        if columns is not None:
-            raise UnsupportedError("columns are not in this version; leave columns=None")
-        if not isinstance(upsert, bool):
-            raise InvalidTypeError(f"upsert must be True or False, got {upsert!r}")
+        refuse_columns(columns)
+        as_flag(upsert, "upsert")
         threads = as_threads(num_threads)
         report = reporter(progress, "add")
         v, _ = as_vectors(x, self.dim, "x")
@@ -233,13 +224,20 @@ class FlatIndex:
             self._codec._join(self.metric)  # fitted by now, perhaps
         if upsert and given is None:
             raise InvalidValueError("upsert=True needs ids")
-        added = self._native.add(v, given, upsert, threads)
-        if self._codec is not None and self._native.awaits_codec and len(self) >= _FIT_AT:
-            with self._fitting:
-                if self._native.awaits_codec:  # no other thread was first
-                    self._take_codec(self._codec, self._native.staged_vectors(), None, num_threads, False)
+        report(0, 1)
+        fit = partial(self._fit_on_rows, num_threads) if self._native.awaits_codec else None
+        added = add_and_fit(self._native, v, given, upsert, threads, fit)
         report(1, 1)
         return added
+
+    def _fit_on_rows(self, num_threads: int | None) -> None:
+        """Fit the codec when there are rows enough."""
+        codec = self._codec
+        if codec is None or len(self) < _FIT_AT:
+            return
+        with self._fitting, unless_it_fails(codec, self._native):
+            if self._native.awaits_codec:  # no other thread was first
+                self._take_codec(codec, self._native.staged_vectors(), None, num_threads, False)
 
     def search(
         self,
@@ -270,7 +268,7 @@ class FlatIndex:
             too, as ``codec.encode(q, refine="scale")`` does).
         rerank
             None chooses how many candidates are settled exactly from the kept vectors; False or 0 gives
-            code scores only; an integer says how many.
+            code scores only; an integer says how many, True as None. Without a codec all scores are exact.
         funnel
             Stages ``(dims, keep)``: the first ``dims`` dims choose ``keep`` rows for the next stage, all dims
             the k best of the last ones; dims ascend, keep does not and is at least k (docs/funnel.md).
@@ -293,7 +291,8 @@ class FlatIndex:
         threads = as_threads(num_threads)
         as_choice(plan, "plan", ("auto", "scan"))
         name = as_scoring(scoring, has_codec=self._codec is not None)
-        candidates = as_rerank(rerank, vectors=self._native.vectors)
+        candidates = as_rerank(rerank, vectors=self._native.vectors, has_codec=self._codec is not None)
+        details = as_flag(explain, "explain")
         stages = as_funnel(funnel, self._codec)
         v, single = as_vectors(q, self.dim, "q", one=True)
         if self.metric == "cosine":
@@ -305,12 +304,7 @@ class FlatIndex:
             filter,
             self._score_metric(name, candidates),
         )
-        return self._explained(hits) if explain else hits
-
-    def _explained(self, hits: Hits) -> Hits:
-        hits.stats["rows"] = len(self)
-        hits.stats["code_bytes"] = 0 if self._native.codec is None else self._native.codec.code_bytes
-        return hits
+        return add_details(hits, self._native) if details else hits
 
     def _score_metric(self, scoring: str, candidates: int) -> str:
         """Return the metric that orders the scores: larger is better where bits are counted."""
@@ -361,7 +355,8 @@ class FlatIndex:
         if self._native.codec is None:
             raise NotTrainedError("the codec of this index is not fitted yet; call train(x) or add more rows")
         scoring_name = as_scoring("symmetric" if scoring is None else scoring, has_codec=True)
-        candidates = 0 if rerank is None else as_rerank(rerank, vectors=self._native.vectors)
+        candidates = 0 if rerank is None else as_rerank(rerank, vectors=self._native.vectors, has_codec=True)
+        details = as_flag(explain, "explain")
         c, single = as_codes(codes, self._native.codec.code_bytes, "codes")
         refuse_huge_result(len(c), k, len(self))
         decoded = self._codec.decode(c, num_threads=num_threads) if scoring_name == "asymmetric" else None
@@ -373,7 +368,7 @@ class FlatIndex:
 
         metric = self._score_metric(scoring_name, candidates)
         hits = collect_hits(search, (len(c), k, single), filter, metric)
-        return self._explained(hits) if explain else hits
+        return add_details(hits, self._native) if details else hits
 
     def range_search(
         self, q: ArrayLike, threshold: float, *, filter: Any = None, num_threads: int | None = None

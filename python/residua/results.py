@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from residua._typing import AnyArray, FloatArray, IntArray
+from residua.errors import InvalidTypeError, OutOfRangeError
 
 __all__ = ["Hits", "RangeHits"]
 
@@ -29,7 +31,9 @@ class Hits:
     counts
         How many results are real, ``(nq,)`` int64, or an int for a one-dimensional query.
     stats
-        What the search did: plan, rows visited, candidates re-ranked, …
+        What the search did, per query: ``plan``, ``matches`` (rows that are live and pass the filter),
+        ``visited`` (rows scored), ``reranked`` (candidates settled exactly), …; with one filter per query
+        the counts are lists.
     """
 
     ids: AnyArray
@@ -70,8 +74,12 @@ class RangeHits:
 
     def __getitem__(self, query: int) -> tuple[AnyArray, FloatArray]:
         n = len(self)
+        try:
+            query = operator.index(query)
+        except TypeError:
+            raise InvalidTypeError(f"query must be an integer, got {query!r}") from None
         if not -n <= query < n:
-            raise IndexError(f"query {query} is out of range for {n} queries")
+            raise OutOfRangeError(f"query {query} is out of range for {n} queries")
         query %= n
         part = slice(int(self.offsets[query]), int(self.offsets[query + 1]))
         return self.ids[part], self.scores[part]

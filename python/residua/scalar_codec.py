@@ -17,6 +17,7 @@ from residua._validate import (
     as_seed,
     as_threads,
     as_vectors,
+    refuse_huge_values,
     refuse_zero_rows,
 )
 from residua.errors import InvalidValueError
@@ -111,7 +112,7 @@ class ScalarCodec(Codec):
         Raises
         ------
         InvalidValueError
-            The codec is fitted already, or ``x`` is empty.
+            The codec is fitted already, ``x`` is empty, or values are so large that squares overflow.
         ShapeError, DtypeError, NonFiniteError
         """
         if self._native is not None:
@@ -128,6 +129,9 @@ class ScalarCodec(Codec):
             refuse_zero_rows(v, "x")
             if q is not None:
                 refuse_zero_rows(q, "queries")
+        refuse_huge_values(v, "x", metric)
+        if q is not None:
+            refuse_huge_values(q, "queries", metric)
         self._native = _scalar_fit.fit(
             v,
             q,

@@ -193,6 +193,8 @@ def test_without_a_file_results_are_shown(run: Run, vectors: Matrix, queries: Ma
     for query in range(5):
         assert f"{query}  {best[query]}: " in printed
     assert "35 more queries" in printed
+    fail(run("search", "i.rsd", "q.npy", "--rerank", 5), 1, "rerank=5", "exactly")
+    assert succeed(run("search", "i.rsd", "q.npy", "-k", 1, "--rerank", 0)).count("\n") > 5
 
 
 def test_text_ids(run: Run, vectors: Matrix, queries: Matrix) -> None:

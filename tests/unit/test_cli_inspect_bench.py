@@ -255,3 +255,21 @@ def test_bench_refuses(run: Run, vectors: Matrix) -> None:
     fail(run("bench", "more.npy", "--queries", "few.npy", *limited), 2, "--truth", "--limit")
     Path("file").write_text("")
     fail(run("bench", "few.npy", "--out", "file"), 1, "file")
+
+
+def test_an_embedding_table(run: Run, vectors: Matrix) -> None:
+    table = rz.EmbeddingTable(vectors, rz.ScalarCodec(384, 4))
+    table.save("t.rsd")
+    facts = facts_of(run("inspect", "t.rsd", "--json"))
+    assert (facts["kind"], facts["n"], facts["dim"]) == ("embedding_table", 1200, 384)
+    assert facts["memory"] == rz.load("t.rsd", mmap=True).memory()
+    assert facts["bytes_per_vector"] == sum(facts["memory"].values()) / 1200
+    shown = run("inspect", "t.rsd")
+    assert shown.exit_code == 0, shown.output
+    assert "ScalarCodec" in shown.stdout
+    np.save("q.npy", vectors[:3])
+    for arguments in (("search", "t.rsd", "q.npy"), ("bench", "t.rsd", "--queries", "q.npy")):
+        refused = run(*arguments)
+        assert refused.exit_code == 1
+        assert refused.stderr.count("\n") == 1
+        assert "t.rsd: holds an embedding table, expected an index" in refused.stderr

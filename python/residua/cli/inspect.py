@@ -28,7 +28,7 @@ _FIRST_VALUES = 6
 
 
 def inspect(
-    file: Annotated[str, typer.Argument(help="An index, a codec, or a file of vectors.")],
+    file: Annotated[str, typer.Argument(help="An index, a table, a codec, or a file of vectors.")],
     key: KeyOption = None,
     full: Annotated[
         bool, typer.Option("--full", help="Look at every row, and verify every checksum.")
@@ -101,6 +101,15 @@ def _loaded_facts(loaded: Any) -> dict[str, Any]:
             "fingerprint": loaded.fingerprint,
         }
     memory = loaded.memory()
+    if isinstance(loaded, rz.EmbeddingTable):
+        return {
+            "table": repr(loaded),
+            "n": len(loaded),
+            "dim": loaded.dim,
+            "codec": repr(loaded.codec),
+            "memory": memory,
+            "bytes_per_vector": sum(memory.values()) / len(loaded) if len(loaded) else None,
+        }
     return {
         "index": repr(loaded),
         "n": len(loaded),

@@ -113,10 +113,11 @@ def search(
 
 
 def load_index(path: Path, *, mmap: bool = False) -> Any:
-    """Load an index; a codec is refused."""
+    """Load an index; a codec or a table is refused."""
     loaded = rz.load(path, mmap=mmap)
-    if isinstance(loaded, rz.Codec):
-        raise UnsupportedError(f"{path}: holds a codec, expected an index (residua build)")
+    if isinstance(loaded, (rz.Codec, rz.EmbeddingTable)):
+        held = "a codec" if isinstance(loaded, rz.Codec) else "an embedding table"
+        raise UnsupportedError(f"{path}: holds {held}, expected an index (residua build)")
     return loaded
 
 
