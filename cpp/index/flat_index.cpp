@@ -424,7 +424,8 @@ std::vector<TopK> FlatIndex::scan(const codec::Scorer& scorer, std::size_t candi
     if (nq >= static_cast<std::size_t>(2 * num_threads) || num_threads == 1) {
         // Queries of a task share what is done once per piece; a task ends within a second, for interrupts.
         constexpr std::size_t kMaxPairs = std::size_t{1} << 28;
-        const std::size_t tasks = static_cast<std::size_t>(num_threads) * 2;
+        // Several tasks per thread, so that a slow one does not keep the others waiting.
+        const std::size_t tasks = num_threads == 1 ? 2 : static_cast<std::size_t>(num_threads) * 4;
         const std::size_t grain = std::clamp<std::size_t>(std::min(nq / tasks, kMaxPairs / n), 2, 512);
         parallel_for(nq, grain, num_threads,
                      [&](std::size_t begin, std::size_t end, int) { pass(0, n, begin, end, pools.data() + begin); });
