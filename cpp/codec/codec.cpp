@@ -28,6 +28,20 @@ constexpr Kind kKinds[] = {
     {ScalarCodec::kKind, ScalarCodec::read},
 };
 
+// Units that are blocks.
+class BlockEdgeScorer final : public EdgeScorer {
+public:
+    explicit BlockEdgeScorer(std::unique_ptr<Scorer> scorer) : scorer_(std::move(scorer)) {}
+
+    std::size_t size() const override { return scorer_->size(); }
+    void scores(const std::uint8_t* unit, std::size_t query, float* out) const override {
+        scorer_->scores({unit, kBlockRows}, 0, kBlockRows, query, out);
+    }
+
+private:
+    std::unique_ptr<Scorer> scorer_;
+};
+
 }  // namespace
 
 void Scorer::scores_of(BlockView codes, std::span<const std::uint32_t> rows, std::size_t query, float* out) const {
@@ -44,6 +58,16 @@ void Scorer::scores_of(BlockView codes, std::span<const std::uint32_t> rows, std
 std::unique_ptr<Scorer> Codec::prepare_prefix(ConstMatrix, std::size_t, int) const {
     throw Error(ErrorKind::unsupported, "a funnel needs codes that keep their dims one after the other; those of a " +
                                             kind() + " do not");
+}
+
+void Codec::pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const { pack_block(codes, n, unit); }
+
+void Codec::unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const {
+    unpack_row(unit, row, code);
+}
+
+std::unique_ptr<EdgeScorer> Codec::prepare_edges(ConstMatrix queries, int num_threads) const {
+    return std::make_unique<BlockEdgeScorer>(prepare(queries, num_threads));
 }
 
 std::shared_ptr<const Codec> read_codec(const store::Reader& in) {

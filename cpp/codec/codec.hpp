@@ -61,6 +61,16 @@ public:
                            float* out) const;
 };
 
+// A batch of queries against units: a few rows whose codes stand together for one pass, as those of a graph
+// node's neighbours do. Thread-safe to share. Scores order rows as a Scorer's do, and may be rougher.
+class EdgeScorer {
+public:
+    virtual ~EdgeScorer() = default;
+    virtual std::size_t size() const = 0;
+    // out: scores of all edge_rows() rows of a unit.
+    virtual void scores(const std::uint8_t* unit, std::size_t query, float* out) const = 0;
+};
+
 class Codec {
 public:
     virtual ~Codec() = default;
@@ -90,6 +100,14 @@ public:
     virtual std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const = 0;
     // Code against code (SDC).
     virtual std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const = 0;
+
+    // Codes in units of edge_rows() rows, for one query at a time. The default units are blocks.
+    virtual std::size_t edge_rows() const { return kBlockRows; }
+    virtual std::size_t edge_unit_bytes() const { return block_bytes(); }
+    // Row codes (n <= edge_rows(), contiguous) into a unit; missing rows become zero.
+    virtual void pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const;
+    virtual void unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const;
+    virtual std::unique_ptr<EdgeScorer> prepare_edges(ConstMatrix queries, int num_threads) const;
 
     // Dims that stand in the code one after the other, so that any first ones of them score by
     // themselves; 0 where the code has none.

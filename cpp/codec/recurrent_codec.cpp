@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "codec/edge_query.hpp"
 #include "codec/normalize.hpp"
 #include "codec/plane_query.hpp"
 #include "codec/plane_scan.hpp"
@@ -63,6 +64,22 @@ public:
 private:
     kernel::PlaneLayout layout_;
     std::vector<PlaneQuery> queries_;
+};
+
+class RecurrentEdgeScorer final : public EdgeScorer {
+public:
+    RecurrentEdgeScorer(const kernel::PlaneLayout& layout, std::vector<EdgeQuery> queries)
+        : kernels_(kernel::active().edges), layout_(layout), queries_(std::move(queries)) {}
+
+    std::size_t size() const override { return queries_.size(); }
+    void scores(const std::uint8_t* unit, std::size_t query, float* out) const override {
+        queries_[query].scores(kernels_, layout_, unit, out);
+    }
+
+private:
+    const kernel::EdgeKernels& kernels_;
+    kernel::PlaneLayout layout_;
+    std::vector<EdgeQuery> queries_;
 };
 
 }  // namespace
@@ -319,9 +336,8 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, int num_thr
     return prepare(queries, WeightBits::twelve, num_threads);
 }
 
-std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {
-    std::vector<PlaneQuery> prepared(queries.rows);
-    const bool for_cells = scans_cells(kernel::active(), layout_, queries.rows);
+template <class Use>
+void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Use use) const {
     parallel_for(queries.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin;
         std::vector<float> q(p_.dim), z(n * p_.dim), w(n * rows());
@@ -343,10 +359,44 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits 
             float* wi = w.data() + i * rows();
             scale_groups(wi);
             for (std::size_t j = 0; j < rows(); ++j) wi[j] *= factor * p_.step[j];
-            prepared[begin + i] = PlaneQuery(layout_, {wi, rows()}, static_cast<float>(constant[i]), weight_bits, for_cells);
+            use(begin + i, std::span<const float>(wi, rows()), static_cast<float>(constant[i]));
         }
     });
+}
+
+std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {
+    std::vector<PlaneQuery> prepared(queries.rows);
+    const bool for_cells = scans_cells(kernel::active(), layout_, queries.rows);
+    weigh(queries, num_threads, [&](std::size_t i, std::span<const float> weights, float constant) {
+        prepared[i] = PlaneQuery(layout_, weights, constant, weight_bits, for_cells);
+    });
     return std::make_unique<RecurrentScorer>(layout_, std::move(prepared));
+}
+
+void RecurrentCodec::pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const {
+    kernel::active().edges.pack(layout_.code_bytes(), codes, code_bytes(), n, unit);
+    std::uint8_t* add = unit + layout_.total_groups() * kernel::kEdgeGroupBytes;
+    std::memset(add, 0, kernel::kEdgeScalarBytes);
+    for (std::size_t r = 0; r < n; ++r) {
+        const std::uint8_t* scalars = codes + r * code_bytes() + layout_.code_bytes();
+        std::memcpy(add + r * 4, scalars, 4);
+        std::memcpy(add + kernel::kEdgeRows * 4 + r * 2, scalars + 4, 2);
+    }
+}
+
+void RecurrentCodec::unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const {
+    kernel::active().edges.unpack(layout_.code_bytes(), unit, row, code);
+    const std::uint8_t* add = unit + layout_.total_groups() * kernel::kEdgeGroupBytes;
+    std::memcpy(code + layout_.code_bytes(), add + row * 4, 4);
+    std::memcpy(code + layout_.code_bytes() + 4, add + kernel::kEdgeRows * 4 + row * 2, 2);
+}
+
+std::unique_ptr<EdgeScorer> RecurrentCodec::prepare_edges(ConstMatrix queries, int num_threads) const {
+    std::vector<EdgeQuery> prepared(queries.rows);
+    weigh(queries, num_threads, [&](std::size_t i, std::span<const float> weights, float constant) {
+        prepared[i] = EdgeQuery(layout_, weights, constant);
+    });
+    return std::make_unique<RecurrentEdgeScorer>(layout_, std::move(prepared));
 }
 
 std::unique_ptr<Scorer> RecurrentCodec::prepare_codes(const std::uint8_t* codes, std::size_t n,

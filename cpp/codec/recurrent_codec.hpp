@@ -23,6 +23,7 @@
 #include "codec/block_map.hpp"
 #include "codec/codec.hpp"
 #include "codec/plane_query.hpp"
+#include "kernel/edge_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
 
 namespace residua::codec {
@@ -67,6 +68,11 @@ public:
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
+    std::size_t edge_rows() const override { return kernel::kEdgeRows; }
+    std::size_t edge_unit_bytes() const override { return kernel::edge_unit_bytes(layout_); }
+    void pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const override;
+    void unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const override;
+    std::unique_ptr<EdgeScorer> prepare_edges(ConstMatrix queries, int num_threads) const override;
     void write(store::Writer& out) const override;
 
     double bits() const { return p_.bits; }
@@ -77,6 +83,9 @@ public:
 
 private:
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const;
+    // use(i, weights, constant) for every query: what its codes are scored by.
+    template <class Use>
+    void weigh(ConstMatrix queries, int num_threads, Use use) const;
     static constexpr std::size_t kScalarBytes = 6;  // float32 add, float16 f
 
     std::size_t rows() const { return p_.step.size(); }

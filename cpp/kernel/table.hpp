@@ -5,6 +5,7 @@
 
 #include "kernel/bit_kernels.hpp"
 #include "kernel/byte_kernels.hpp"
+#include "kernel/edge_kernels.hpp"
 #include "kernel/float_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
 
@@ -16,6 +17,7 @@ struct KernelTable {
     BitKernels bits;
     PlaneKernels planes;
     ByteKernels bytes;
+    EdgeKernels edges;
 };
 
 }  // namespace residua::kernel
