@@ -34,8 +34,11 @@ public:
     explicit BlockEdgeScorer(std::unique_ptr<Scorer> scorer) : scorer_(std::move(scorer)) {}
 
     std::size_t size() const override { return scorer_->size(); }
-    void scores(const std::uint8_t* unit, std::size_t query, float* out) const override {
+    std::uint32_t scores(const std::uint8_t* unit, std::size_t query, float threshold, float* out) const override {
         scorer_->scores({unit, kBlockRows}, 0, kBlockRows, query, out);
+        std::uint32_t above = 0;
+        for (std::size_t r = 0; r < kBlockRows; ++r) above |= static_cast<std::uint32_t>(out[r] > threshold) << r;
+        return above;
     }
 
 private:

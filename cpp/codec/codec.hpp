@@ -67,8 +67,8 @@ class EdgeScorer {
 public:
     virtual ~EdgeScorer() = default;
     virtual std::size_t size() const = 0;
-    // out: scores of all edge_rows() rows of a unit.
-    virtual void scores(const std::uint8_t* unit, std::size_t query, float* out) const = 0;
+    // out: scores of all edge_rows() rows of a unit. Bit r of the result: out[r] > threshold.
+    virtual std::uint32_t scores(const std::uint8_t* unit, std::size_t query, float threshold, float* out) const = 0;
 };
 
 class Codec {

@@ -59,10 +59,4 @@ EdgeQuery::EdgeQuery(const PlaneLayout& layout, std::span<const float> weights, 
     offset_ = static_cast<float>(offset);
 }
 
-void EdgeQuery::scores(const EdgeKernels& kernels, const PlaneLayout& layout, const std::uint8_t* unit,
-                       float* out) const {
-    kernels.scores(layout, unit, {tables_.data(), unit_, offset_}, out);
-    for (std::size_t r = 0; r < kEdgeRows; ++r) out[r] += constant_;
-}
-
 }  // namespace residua::codec

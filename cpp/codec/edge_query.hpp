@@ -21,9 +21,7 @@ public:
     // count as zero. constant: what the finished score has besides.
     EdgeQuery(const kernel::PlaneLayout& layout, std::span<const float> weights, float constant);
 
-    // Scores of the kEdgeRows rows of a unit.
-    void scores(const kernel::EdgeKernels& kernels, const kernel::PlaneLayout& layout, const std::uint8_t* unit,
-                float* out) const;
+    kernel::EdgeScan scan() const { return {tables_.data(), unit_, offset_, constant_}; }
 
 private:
     AlignedVector<std::uint8_t> tables_;

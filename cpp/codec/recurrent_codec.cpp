@@ -72,8 +72,8 @@ public:
         : kernels_(kernel::active().edges), layout_(layout), queries_(std::move(queries)) {}
 
     std::size_t size() const override { return queries_.size(); }
-    void scores(const std::uint8_t* unit, std::size_t query, float* out) const override {
-        queries_[query].scores(kernels_, layout_, unit, out);
+    std::uint32_t scores(const std::uint8_t* unit, std::size_t query, float threshold, float* out) const override {
+        return kernels_.scores(layout_, unit, queries_[query].scan(), threshold, out);
     }
 
 private:

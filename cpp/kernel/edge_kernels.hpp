@@ -12,8 +12,8 @@
 // Query: a table per strip of plane 0, 16 bytes each, which all planes share; entry x is the sum of the
 // weights of the dims whose bits are set in x, in steps of `unit` above the strip's smallest sum, rounded to
 // 0 … edge_entry_max(layout). With A the sum over planes t of 2^t * (sum of the entries of plane t),
-//     out[r] = add + scale * (unit * A + offset),
-// in separate multiplications and additions, never fused: all instruction sets agree bit for bit.
+//     out[r] = scale * (unit * A + offset) + add + constant,
+// in separate multiplications and additions, in this order, never fused: all instruction sets agree bit for bit.
 #pragma once
 
 #include <algorithm>
@@ -43,6 +43,7 @@ struct EdgeScan {
     const std::uint8_t* tables;
     float unit;
     float offset;
+    float constant;
 };
 
 struct EdgeKernels {
@@ -51,7 +52,9 @@ struct EdgeKernels {
     // … and those of one row back.
     void (*unpack)(std::size_t bytes, const std::uint8_t* strips, std::size_t row, std::uint8_t* code);
 
-    void (*scores)(const PlaneLayout& layout, const std::uint8_t* unit, const EdgeScan& query, float* out);
+    // Bit r of the result is set when out[r] > threshold.
+    std::uint32_t (*scores)(const PlaneLayout& layout, const std::uint8_t* unit, const EdgeScan& query,
+                            float threshold, float* out);
 };
 
 }  // namespace residua::kernel

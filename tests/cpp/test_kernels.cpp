@@ -417,9 +417,12 @@ TEST_CASE("edge kernels agree with the scalar ones, and with exact scores of pla
             }
             std::memcpy(unit.data() + strips, add.data(), sizeof(float) * kEdgeRows);
             std::memcpy(unit.data() + strips + sizeof(float) * kEdgeRows, scale.data(), 2 * kEdgeRows);
-            query.scores(reference.edges, layout, unit.data(), want);
-            query.scores(table->edges, layout, memory.place(unit), got);
-            REQUIRE(std::memcmp(want, got, sizeof want) == 0);
+            reference.edges.scores(layout, unit.data(), query.scan(), 0.0f, want);
+            for (const float threshold : {-1e30f, exact[0], want[3]}) {
+                const std::uint32_t above = table->edges.scores(layout, memory.place(unit), query.scan(), threshold, got);
+                REQUIRE(std::memcmp(want, got, sizeof want) == 0);
+                for (std::size_t r = 0; r < kEdgeRows; ++r) REQUIRE((above >> r & 1) == (want[r] > threshold ? 1u : 0u));
+            }
         }
         // A strip's entry misses its sum by half a step, and so does every plane of it.
         float range = 0;

@@ -27,7 +27,8 @@ inline void add_edge_run(const std::uint8_t* codes, const std::uint8_t* tables, 
     sums.add(low, high);
 }
 
-inline void edge_scores_simd(const PlaneLayout& layout, const std::uint8_t* unit, const EdgeScan& query, float* out) {
+inline std::uint32_t edge_scores_simd(const PlaneLayout& layout, const std::uint8_t* unit, const EdgeScan& query,
+                                      float threshold, float* out) {
     constexpr std::size_t kRunGroups = kEdgeRunBytes / kEdgeGroupBytes;
     constexpr std::size_t kTableBytes = kGroupStrips * kStripBytes;
     RowsU16 sums;
@@ -50,11 +51,16 @@ inline void edge_scores_simd(const PlaneLayout& layout, const std::uint8_t* unit
     for (std::size_t r = 0; r < kEdgeRows; ++r) total[r] = static_cast<float>(halves[r] + halves[r + kEdgeRows]);
     const auto* add = reinterpret_cast<const float*>(unit);
     const auto* scale = reinterpret_cast<const std::uint16_t*>(unit + kEdgeRows * sizeof(float));
-    const F32 u = f32_set(query.unit), offset = f32_set(query.offset);
+    const F32 u = f32_set(query.unit), offset = f32_set(query.offset), constant = f32_set(query.constant);
+    const F32 limit = f32_set(threshold);
+    std::uint32_t above = 0;
     for (std::size_t r = 0; r < kEdgeRows; r += F32::kLanes) {
         const F32 inner = f32_add(f32_mul(u, f32_load(total + r)), offset);
-        f32_store(out + r, f32_add(f32_mul(f32_load_f16(scale + r), inner), f32_load(add + r)));
+        const F32 score = f32_add(f32_add(f32_mul(f32_load_f16(scale + r), inner), f32_load(add + r)), constant);
+        f32_store(out + r, score);
+        above |= f32_above(score, limit) << r;
     }
+    return above;
 }
 
 constexpr EdgeKernels simd_edge_kernels() { return {pack_edges, unpack_edge, edge_scores_simd}; }

@@ -40,19 +40,23 @@ inline void unpack_edge(std::size_t bytes, const std::uint8_t* strips, std::size
 }
 
 // sums: of 16 rows, at `scalars` their add and scale.
-inline void finish_edges(const std::int32_t* sums, const std::uint8_t* scalars, const EdgeScan& query, float* out) {
+inline std::uint32_t finish_edges(const std::int32_t* sums, const std::uint8_t* scalars, const EdgeScan& query,
+                                  float threshold, float* out) {
+    std::uint32_t above = 0;
     for (std::size_t r = 0; r < kEdgeRows; ++r) {
         float add;
         std::uint16_t scale;
         std::memcpy(&add, scalars + r * sizeof add, sizeof add);
         std::memcpy(&scale, scalars + kEdgeRows * sizeof add + r * sizeof scale, sizeof scale);
         const float inner = query.unit * static_cast<float>(sums[r]) + query.offset;
-        out[r] = half_to_float(scale) * inner + add;
+        out[r] = half_to_float(scale) * inner + add + query.constant;
+        above |= static_cast<std::uint32_t>(out[r] > threshold) << r;
     }
+    return above;
 }
 
-inline void edge_scores_scalar(const PlaneLayout& layout, const std::uint8_t* unit, const EdgeScan& query,
-                               float* out) {
+inline std::uint32_t edge_scores_scalar(const PlaneLayout& layout, const std::uint8_t* unit, const EdgeScan& query,
+                                        float threshold, float* out) {
     std::int32_t sums[kEdgeRows] = {};
     for (std::uint32_t t = layout.planes; t-- > 0;) {
         for (std::int32_t& s : sums) s *= 2;
@@ -69,7 +73,7 @@ inline void edge_scores_scalar(const PlaneLayout& layout, const std::uint8_t* un
             unit += kEdgeGroupBytes;
         }
     }
-    finish_edges(sums, unit, query, out);
+    return finish_edges(sums, unit, query, threshold, out);
 }
 
 constexpr EdgeKernels scalar_edge_kernels() { return {pack_edges, unpack_edge, edge_scores_scalar}; }

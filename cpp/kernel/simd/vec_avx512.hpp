@@ -74,6 +74,9 @@ inline F32 f32_mul(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F32 f32_fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }    // a * b + c
 inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a * b
 
+// Bit i is set when lane i of a is larger than that of b.
+inline std::uint32_t f32_above(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+
 inline float f32_sum(F32 a) { return _mm512_reduce_add_ps(a.v); }
 
 // In place: lane j of rows[i] and lane i of rows[j] change places.

@@ -72,6 +72,14 @@ inline F32 f32_mul(F32 a, F32 b) { return {vmulq_f32(a.v, b.v)}; }
 inline F32 f32_fma(F32 a, F32 b, F32 c) { return {vfmaq_f32(c.v, a.v, b.v)}; }   // a * b + c
 inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {vfmsq_f32(c.v, a.v, b.v)}; }  // c - a * b
 
+// Bit i is set where lane i is all ones.
+inline std::uint32_t lane_mask(uint32x4_t x) {
+    static constexpr std::uint32_t kBit[4] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(x, vld1q_u32(kBit)));
+}
+// Bit i is set when lane i of a is larger than that of b.
+inline std::uint32_t f32_above(F32 a, F32 b) { return lane_mask(vcgtq_f32(a.v, b.v)); }
+
 inline float f32_sum(F32 a) { return vaddvq_f32(a.v); }
 
 // In place: lane j of rows[i] and lane i of rows[j] change places.
@@ -176,12 +184,6 @@ inline RowsI32 widen(const RowsU16& x) {
 }
 // A vector has one strip, so its sums are those of the rows.
 inline RowsI32 widen_small(const RowsU16& x) { return widen(x); }
-
-// Bit i is set where lane i is all ones.
-inline std::uint32_t lane_mask(uint32x4_t x) {
-    static constexpr std::uint32_t kBit[4] = {1, 2, 4, 8};
-    return vaddvq_u32(vandq_u32(x, vld1q_u32(kBit)));
-}
 
 // What turns the sums of the 32 rows of a block into bounds: `add` points to 32 float32, `scale` to
 // 32 float16.
