@@ -2,6 +2,7 @@
 #include "codec/codec.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
@@ -44,6 +45,18 @@ void Scorer::scores_of(BlockView codes, std::span<const std::uint32_t> rows, std
 std::unique_ptr<Scorer> Codec::prepare_prefix(ConstMatrix, std::size_t, int) const {
     throw Error(ErrorKind::unsupported, "a funnel needs codes that keep their dims one after the other; those of a " +
                                             kind() + " do not");
+}
+
+void Codec::to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const {
+    std::memcpy(rows, codes, n * code_bytes());
+}
+
+void Codec::from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const {
+    std::memcpy(codes, rows, n * code_bytes());
+}
+
+std::unique_ptr<RowScorer> Codec::prepare_rows(ConstMatrix queries, int num_threads) const {
+    return gathering_scorer(*this, prepare(queries, num_threads));
 }
 
 std::shared_ptr<const Codec> read_codec(const store::Reader& in) {
