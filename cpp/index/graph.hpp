@@ -67,14 +67,24 @@ public:
     }
     // Different threads may set different lists.
     void set_list(std::uint32_t row, std::span<const std::uint32_t> rows);
+
+    // From begin_changes() on, what lists were is remembered until one of the others is called.
+    void begin_changes();
+    void keep_changes() noexcept { log_.reset(); }
+    void undo_changes();
+    // Lists of the rows `keep`, renumbered in their order; edges to other rows vanish.
+    Graph renumbered(std::span<const std::uint32_t> keep) const;
     void set_entries(std::vector<std::uint32_t> entries) {
         entries_ = std::make_shared<const std::vector<std::uint32_t>>(std::move(entries));
     }
 
 private:
+    struct Log;
+
     std::size_t degree_;
     GrowArray<std::uint32_t> edges_;
     std::shared_ptr<const std::vector<std::uint32_t>> entries_ = std::make_shared<const std::vector<std::uint32_t>>();
+    std::shared_ptr<Log> log_;
 };
 
 }  // namespace residua::index
