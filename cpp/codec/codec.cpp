@@ -2,6 +2,7 @@
 #include "codec/codec.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
@@ -71,6 +72,18 @@ void Codec::unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t*
 
 std::unique_ptr<EdgeScorer> Codec::prepare_edges(ConstMatrix queries, int num_threads) const {
     return std::make_unique<BlockEdgeScorer>(prepare(queries, num_threads));
+}
+
+void Codec::to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const {
+    std::memcpy(rows, codes, n * code_bytes());
+}
+
+void Codec::from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const {
+    std::memcpy(codes, rows, n * code_bytes());
+}
+
+std::unique_ptr<RowScorer> Codec::prepare_rows(ConstMatrix queries, int num_threads) const {
+    return gathering_scorer(*this, prepare(queries, num_threads));
 }
 
 std::shared_ptr<const Codec> read_codec(const store::Reader& in) {

@@ -5,6 +5,7 @@
 // Two forms of the same codes:
 //   row code   code_bytes() bytes per vector, what users see (encode, search_codes, files of codes);
 //   block      kBlockRows rows in the layout that the codec scans fastest, 32 * code_bytes() bytes.
+// A third one, the row form, is for walks that score rows here and there (codec/row_scorer.hpp).
 #pragma once
 
 #include <cstddef>
@@ -15,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "codec/row_scorer.hpp"
 #include "core/bitset.hpp"
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
@@ -117,6 +119,13 @@ public:
     virtual std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t dims, int num_threads) const;
     // The codes as rows of numbers, where that is what they are: searches then need no Scorer.
     virtual std::optional<store::RowSource> rows(BlockView) const { return std::nullopt; }
+
+    // Row codes to row form and back, row_bytes() each; by default they are the same. Scores of row forms
+    // are estimates to walk by, which may be coarser than those of a scan.
+    virtual std::size_t row_bytes() const { return code_bytes(); }
+    virtual void to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const;
+    virtual void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const;
+    virtual std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const;
 
     virtual void write(store::Writer& out) const = 0;
 

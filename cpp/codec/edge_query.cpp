@@ -7,10 +7,31 @@
 #include <string>
 
 #include "core/error.hpp"
+#include "kernel/dispatch.hpp"
 
 namespace residua::codec {
 
 using namespace kernel;
+
+namespace {
+
+class TableEdgeScorer final : public EdgeScorer {
+public:
+    TableEdgeScorer(const PlaneLayout& layout, std::vector<EdgeQuery> queries)
+        : scores_(active().edges.scores), layout_(layout), queries_(std::move(queries)) {}
+
+    std::size_t size() const override { return queries_.size(); }
+    std::uint32_t scores(const std::uint8_t* unit, std::size_t query, float threshold, float* out) const override {
+        return scores_(layout_, unit, queries_[query].scan(), threshold, out);
+    }
+
+private:
+    decltype(EdgeKernels::scores) scores_;
+    PlaneLayout layout_;
+    std::vector<EdgeQuery> queries_;
+};
+
+}  // namespace
 
 EdgeQuery::EdgeQuery(const PlaneLayout& layout, std::span<const float> weights, float constant)
     : constant_(constant) {
@@ -57,6 +78,10 @@ EdgeQuery::EdgeQuery(const PlaneLayout& layout, std::span<const float> weights, 
         while (t > 0 && s + 1 == layout.groups[t - 1] * kGroupStrips) offset += std::ldexp(sum, static_cast<int>(--t));
     }
     offset_ = static_cast<float>(offset);
+}
+
+std::unique_ptr<EdgeScorer> edge_scorer(const PlaneLayout& layout, std::vector<EdgeQuery> queries) {
+    return std::make_unique<TableEdgeScorer>(layout, std::move(queries));
 }
 
 }  // namespace residua::codec

@@ -7,8 +7,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <vector>
 
+#include "codec/codec.hpp"
 #include "core/aligned.hpp"
 #include "kernel/edge_kernels.hpp"
 
@@ -29,5 +32,7 @@ private:
     float offset_ = 0.0f;
     float constant_ = 0.0f;
 };
+
+std::unique_ptr<EdgeScorer> edge_scorer(const kernel::PlaneLayout& layout, std::vector<EdgeQuery> queries);
 
 }  // namespace residua::codec

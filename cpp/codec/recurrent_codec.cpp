@@ -66,27 +66,12 @@ private:
     std::vector<PlaneQuery> queries_;
 };
 
-class RecurrentEdgeScorer final : public EdgeScorer {
-public:
-    RecurrentEdgeScorer(const kernel::PlaneLayout& layout, std::vector<EdgeQuery> queries)
-        : kernels_(kernel::active().edges), layout_(layout), queries_(std::move(queries)) {}
-
-    std::size_t size() const override { return queries_.size(); }
-    std::uint32_t scores(const std::uint8_t* unit, std::size_t query, float threshold, float* out) const override {
-        return kernels_.scores(layout_, unit, queries_[query].scan(), threshold, out);
-    }
-
-private:
-    const kernel::EdgeKernels& kernels_;
-    kernel::PlaneLayout layout_;
-    std::vector<EdgeQuery> queries_;
-};
-
 }  // namespace
 
 RecurrentCodec::RecurrentCodec(RecurrentParams params) : p_(std::move(params)) {
     check();
     layout_ = plane_layout(p_.group_bits);
+    make_form();
     const std::size_t groups = p_.group_bits.size();
     encode_map_ = BlockMap(p_.encode_map, p_.dim, p_.block_dims, p_.group_block, groups);
     if (p_.query_scale.empty()) query_map_ = BlockMap(p_.query_map, p_.dim, p_.block_dims, p_.group_block, groups);
@@ -270,7 +255,7 @@ void RecurrentCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads,
     });
 }
 
-void RecurrentCodec::unpack_values(const std::uint8_t* code, std::uint8_t* u, float* v) const {
+void RecurrentCodec::unpack_levels(const std::uint8_t* code, std::uint8_t* u) const {
     std::fill_n(u, rows(), std::uint8_t{0});
     for (int t = static_cast<int>(layout_.planes) - 1; t >= 0; --t) {
         for (std::size_t i = 0; i < layout_.groups[t] * kGroup; ++i) {
@@ -278,6 +263,10 @@ void RecurrentCodec::unpack_values(const std::uint8_t* code, std::uint8_t* u, fl
         }
         code += layout_.groups[t] * 4;
     }
+}
+
+void RecurrentCodec::unpack_values(const std::uint8_t* code, std::uint8_t* u, float* v) const {
+    unpack_levels(code, u);
     const float* levels = p_.levels.data();
     for (std::size_t g = 0; g < p_.group_bits.size(); ++g) {
         for (std::size_t i = g * kGroup; i < (g + 1) * kGroup; ++i) v[i] = p_.step[i] * levels[u[i]];
@@ -336,8 +325,8 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, int num_thr
     return prepare(queries, WeightBits::twelve, num_threads);
 }
 
-template <class Use>
-void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Use use) const {
+template <class Take>
+void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Take take) const {
     parallel_for(queries.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin;
         std::vector<float> q(p_.dim), z(n * p_.dim), w(n * rows());
@@ -359,7 +348,7 @@ void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Use use) const 
             float* wi = w.data() + i * rows();
             scale_groups(wi);
             for (std::size_t j = 0; j < rows(); ++j) wi[j] *= factor * p_.step[j];
-            use(begin + i, std::span<const float>(wi, rows()), static_cast<float>(constant[i]));
+            take(begin + i, std::span<const float>(wi, rows()), static_cast<float>(constant[i]));
         }
     });
 }
@@ -367,28 +356,10 @@ void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Use use) const 
 std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {
     std::vector<PlaneQuery> prepared(queries.rows);
     const bool for_cells = scans_cells(kernel::active(), layout_, queries.rows);
-    weigh(queries, num_threads, [&](std::size_t i, std::span<const float> weights, float constant) {
-        prepared[i] = PlaneQuery(layout_, weights, constant, weight_bits, for_cells);
+    weigh(queries, num_threads, [&](std::size_t r, std::span<const float> w, float constant) {
+        prepared[r] = PlaneQuery(layout_, w, constant, weight_bits, for_cells);
     });
     return std::make_unique<RecurrentScorer>(layout_, std::move(prepared));
-}
-
-void RecurrentCodec::pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const {
-    kernel::active().edges.pack(layout_.code_bytes(), codes, code_bytes(), n, unit);
-    std::uint8_t* add = unit + layout_.total_groups() * kernel::kEdgeGroupBytes;
-    std::memset(add, 0, kernel::kEdgeScalarBytes);
-    for (std::size_t r = 0; r < n; ++r) {
-        const std::uint8_t* scalars = codes + r * code_bytes() + layout_.code_bytes();
-        std::memcpy(add + r * 4, scalars, 4);
-        std::memcpy(add + kernel::kEdgeRows * 4 + r * 2, scalars + 4, 2);
-    }
-}
-
-void RecurrentCodec::unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const {
-    kernel::active().edges.unpack(layout_.code_bytes(), unit, row, code);
-    const std::uint8_t* add = unit + layout_.total_groups() * kernel::kEdgeGroupBytes;
-    std::memcpy(code + layout_.code_bytes(), add + row * 4, 4);
-    std::memcpy(code + layout_.code_bytes() + 4, add + kernel::kEdgeRows * 4 + row * 2, 2);
 }
 
 std::unique_ptr<EdgeScorer> RecurrentCodec::prepare_edges(ConstMatrix queries, int num_threads) const {
@@ -396,7 +367,15 @@ std::unique_ptr<EdgeScorer> RecurrentCodec::prepare_edges(ConstMatrix queries, i
     weigh(queries, num_threads, [&](std::size_t i, std::span<const float> weights, float constant) {
         prepared[i] = EdgeQuery(layout_, weights, constant);
     });
-    return std::make_unique<RecurrentEdgeScorer>(layout_, std::move(prepared));
+    return edge_scorer(layout_, std::move(prepared));
+}
+
+std::unique_ptr<RowScorer> RecurrentCodec::prepare_rows(ConstMatrix queries, int num_threads) const {
+    std::vector<FieldQuery> prepared(queries.rows);
+    weigh(queries, num_threads, [&](std::size_t r, std::span<const float> w, float constant) {
+        prepared[r] = make_field_query(form_, w, tops_, places_, constant);
+    });
+    return field_scorer(form_, std::move(prepared));
 }
 
 std::unique_ptr<Scorer> RecurrentCodec::prepare_codes(const std::uint8_t* codes, std::size_t n,

@@ -77,6 +77,7 @@ ScalarCodec::ScalarCodec(ScalarParams params) : p_(std::move(params)) {
             "steps must be positive");
     layout_.bits = p_.bits;
     layout_.cells = (p_.dim + layout_.cell_dims() - 1) / layout_.cell_dims();
+    make_form();
     inv_step_.resize(p_.dim);
     for (std::size_t i = 0; i < p_.dim; ++i) inv_step_[i] = 1.0f / p_.step[i];
     mean_offset_ = p_.query_mean;
@@ -213,8 +214,8 @@ void ScalarCodec::unpack_row(const std::uint8_t* block, std::size_t row, std::ui
     }
 }
 
-std::unique_ptr<Scorer> ScalarCodec::prepare(ConstMatrix queries, int num_threads) const {
-    std::vector<ByteQuery> prepared(queries.rows);
+template <class Take>
+void ScalarCodec::weigh(ConstMatrix queries, int num_threads, Take take) const {
     parallel_for(queries.rows, kChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         std::vector<float> q(p_.dim), w(p_.dim);
         const float factor = p_.metric == Metric::l2 ? 2.0f : 1.0f;
@@ -229,10 +230,54 @@ std::unique_ptr<Scorer> ScalarCodec::prepare(ConstMatrix queries, int num_thread
                 constant = dot(w.data(), p_.center.data(), p_.dim);
             }
             for (std::size_t i = 0; i < p_.dim; ++i) w[i] *= factor * p_.step[i];
-            prepared[r] = ByteQuery(layout_, w, static_cast<float>(constant));
+            take(r, w, static_cast<float>(constant));
         }
     });
+}
+
+std::unique_ptr<Scorer> ScalarCodec::prepare(ConstMatrix queries, int num_threads) const {
+    std::vector<ByteQuery> prepared(queries.rows);
+    weigh(queries, num_threads, [&](std::size_t r, const std::vector<float>& w, float constant) {
+        prepared[r] = ByteQuery(layout_, w, constant);
+    });
     return std::make_unique<ScalarScorer>(layout_, std::move(prepared));
+}
+
+// The row code is a row form already: bytes of one dim, or of two in their halves. Its scalars, which
+// the last piece may reach into, meet weights of zero there.
+void ScalarCodec::make_form() {
+    kernel::FieldRun& run = form_.fields.runs[form_.fields.n_runs++];
+    run.halves = static_cast<std::uint32_t>((layout_.code_bytes() + kernel::kHalfPiece - 1) / kernel::kHalfPiece);
+    run.width = static_cast<std::uint8_t>(p_.bits);
+    form_.add_at = layout_.code_bytes();
+    form_.scale_at = form_.add_at + 4;
+    form_.row_bytes = std::max(code_bytes(), form_.fields.bytes());
+    for (std::size_t i = 0; i < p_.dim; ++i) {
+        const std::size_t byte = p_.bits == 8 ? i : i / 2, sub = p_.bits == 8 ? 0 : i % 2;
+        const std::size_t at = (byte / kernel::kPieceBytes * run.subs() + sub) * kernel::kPieceBytes;
+        places_.push_back({static_cast<std::uint32_t>(at + byte % kernel::kPieceBytes)});
+    }
+}
+
+void ScalarCodec::to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const {
+    for (std::size_t r = 0; r < n; ++r) {
+        std::uint8_t* row = rows + r * row_bytes();
+        std::memcpy(row, codes + r * code_bytes(), code_bytes());
+        std::memset(row + code_bytes(), 0, row_bytes() - code_bytes());
+    }
+}
+
+void ScalarCodec::from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const {
+    for (std::size_t r = 0; r < n; ++r) std::memcpy(codes + r * code_bytes(), rows + r * row_bytes(), code_bytes());
+}
+
+std::unique_ptr<RowScorer> ScalarCodec::prepare_rows(ConstMatrix queries, int num_threads) const {
+    std::vector<FieldQuery> prepared(queries.rows);
+    const std::vector<float> tops(p_.dim, static_cast<float>(layout_.top()));
+    weigh(queries, num_threads, [&](std::size_t r, const std::vector<float>& w, float constant) {
+        prepared[r] = make_field_query(form_, w, tops, places_, constant);
+    });
+    return field_scorer(form_, std::move(prepared));
 }
 
 std::unique_ptr<Scorer> ScalarCodec::prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const {

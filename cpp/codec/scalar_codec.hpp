@@ -59,6 +59,10 @@ public:
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
     std::size_t prefix_dims() const override { return p_.dim; }
     std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t dims, int num_threads) const override;
+    std::size_t row_bytes() const override { return form_.row_bytes; }
+    void to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const override;
+    void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const override;
+    std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const override;
     void write(store::Writer& out) const override;
 
     const ScalarParams& params() const { return p_; }
@@ -69,8 +73,15 @@ private:
     void encode_row(const float* z, float* t, std::uint8_t* u, std::uint8_t* trial, std::uint8_t* code) const;
     void choose_levels(float* t, std::uint8_t* u, std::uint8_t* trial) const;
 
+    // take(i, weights, constant) for every query: one weight per dim, multiplied by its step.
+    template <class Take>
+    void weigh(ConstMatrix queries, int num_threads, Take take) const;
+    void make_form();
+
     ScalarParams p_;
     kernel::ByteLayout layout_;
+    FieldForm form_;
+    std::vector<std::vector<std::uint32_t>> places_;  // of the weight of every dim in the row form
     std::vector<float> inv_step_;
     std::vector<float> mean_offset_;  // qm - c for l2, qm otherwise
     double mean_dot_ = 0;             // <mean_offset, c>: add = <mean_offset, x - c> + this (not l2)

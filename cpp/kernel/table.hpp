@@ -8,6 +8,7 @@
 #include "kernel/edge_kernels.hpp"
 #include "kernel/float_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
+#include "kernel/row_kernels.hpp"
 
 namespace residua::kernel {
 
@@ -18,6 +19,7 @@ struct KernelTable {
     PlaneKernels planes;
     ByteKernels bytes;
     EdgeKernels edges;
+    RowKernels rows;
 };
 
 }  // namespace residua::kernel

@@ -321,5 +321,35 @@ inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[1]) {
     unpack_bytes(_mm_unpacklo_epi8(_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16(x, 4), mask)), out);
 }
 
+// Pieces of 32 bytes of one row (kernel/row_kernels.hpp).
+using PieceBytes = __m256i;
+struct PieceSums {
+    __m256i v;
+};
+inline PieceSums piece_zero() { return {_mm256_setzero_si256()}; }
+inline PieceBytes piece_load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline PieceBytes piece_load_half(const void* p) {
+    return _mm256_zextsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+template <int kWidth>
+inline PieceBytes piece_field(PieceBytes x, int shift) {
+    return _mm256_and_si256(_mm256_srli_epi16(x, shift), _mm256_set1_epi8(static_cast<char>((1 << kWidth) - 1)));
+}
+inline PieceSums piece_add(PieceSums x, PieceSums y) { return {_mm256_add_epi32(x.v, y.v)}; }
+inline PieceSums piece_shift(PieceSums x, int shift) { return {_mm256_slli_epi32(x.v, shift)}; }
+inline std::int32_t piece_total(PieceSums x) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+// pairs += fields (unsigned) * weights (signed), in 32 bits at once.
+inline PieceSums piece_multiply(PieceSums pairs, PieceBytes fields, PieceBytes weights) {
+    return {_mm256_dpbusd_epi32(pairs.v, fields, weights)};
+}
+inline PieceSums piece_widen(PieceSums sums, PieceSums pairs) { return piece_add(sums, pairs); }
+inline PieceSums piece_multiply_signed(PieceSums sums, PieceBytes x, PieceBytes y) {
+    return {_mm256_dpbusd_epi32(sums.v, _mm256_abs_epi8(x), _mm256_sign_epi8(y, x))};
+}
+
 }  // namespace
 }  // namespace residua::kernel
