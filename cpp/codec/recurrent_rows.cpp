@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "codec/recurrent_codec.hpp"
+#include "kernel/dispatch.hpp"
 
 namespace residua::codec {
 
