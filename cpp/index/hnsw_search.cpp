@@ -107,7 +107,7 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, const codec::RowScorer&
     const double share = n == 0 ? 1.0 : static_cast<double>(matches) / static_cast<double>(n);
     const double widen = chosen ? std::min(kMaxWiden, 1.0 / std::max(share, 1e-9)) : 1.0;
     const auto beam = std::min(n, static_cast<std::size_t>(static_cast<double>(ef) * widen));
-    const bool scans = matches <= ef || static_cast<double>(matches) < kScoredPerKept * static_cast<double>(beam);
+    const bool scans = matches <= ef || (chosen != nullptr && static_cast<double>(matches) < kScoredPerKept * static_cast<double>(beam));
 
     SearchResult out;
     out.plan = std::string(scans ? "scan" : "graph") + (exact_last && codec_ ? "+rerank" : "");
