@@ -11,6 +11,7 @@
 #include "core/parallel.hpp"
 #include "index/embedding_table.hpp"
 #include "index/flat_index.hpp"
+#include "index/hnsw_index.hpp"
 #include "index/index.hpp"
 
 namespace residua::bindings {
@@ -18,6 +19,7 @@ namespace {
 
 using index::Filter;
 using index::FlatIndex;
+using index::HNSWIndex;
 using index::IdList;
 using index::SearchParams;
 using index::SearchResult;
@@ -143,11 +145,12 @@ py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, 
 
 py::tuple search(const TableIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
                  std::int64_t rerank, const py::object& filter, int num_threads,
-                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel) {
+                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t ef) {
     const ConstMatrix q = matrix(queries);
     const Filter rows = to_filter(filter);
     SearchParams params = make_params(k, scoring, rerank, &rows, num_threads);
     for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
+    params.ef = ef;
     SearchResult r;
     {
         py::gil_scoped_release release;
@@ -157,13 +160,15 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
 }
 
 py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
-                       const py::object& filter, int num_threads) {
+                       const py::object& filter, int num_threads, std::size_t ef) {
     const auto queries = matrix(codes);
     const Filter rows = to_filter(filter);
+    SearchParams params = make_params(k, "symmetric", rerank, &rows, num_threads);
+    params.ef = ef;
     SearchResult r;
     {
         py::gil_scoped_release release;
-        r = index.search_codes(queries.data, queries.rows, make_params(k, "symmetric", rerank, &rows, num_threads));
+        r = index.search_codes(queries.data, queries.rows, params);
     }
     return to_python(index, r);
 }
@@ -234,9 +239,10 @@ void register_index(py::module_& m) {
              })
         .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"))
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
-             py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{})
+             py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{},
+             py::arg("ef") = 0)
         .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
-             py::arg("num_threads"))
+             py::arg("num_threads"), py::arg("ef") = 0)
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
@@ -258,6 +264,34 @@ void register_index(py::module_& m) {
              py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"))
         .def("set_codec", &FlatIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
              py::call_guard<py::gil_scoped_release>());
+
+    py::class_<HNSWIndex, TableIndex, std::shared_ptr<HNSWIndex>>(m, "HNSWIndex")
+        .def(py::init([](std::size_t dim, const std::string& metric, const std::string& vectors, bool wants_codec,
+                         const std::string& codec_recipe, std::size_t m_links, std::size_t ef_construction,
+                         std::uint64_t seed) {
+                 return std::make_shared<HNSWIndex>(dim, parse_metric(metric), store::parse_vector_mode(vectors),
+                                                    wants_codec, codec_recipe,
+                                                    index::GraphParams{m_links, ef_construction, seed});
+             }),
+             py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"),
+             py::arg("M"), py::arg("ef_construction"), py::arg("seed"))
+        .def("set_codec", &HNSWIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
+             py::call_guard<py::gil_scoped_release>())
+        .def_property_readonly("M", [](const HNSWIndex& i) { return i.params().m; })
+        .def_property_readonly("ef_construction", [](const HNSWIndex& i) { return i.params().ef_construction; })
+        .def("shape", [](const HNSWIndex& i) {
+            HNSWIndex::Shape s;
+            {
+                py::gil_scoped_release release;
+                s = i.shape();
+            }
+            py::dict d;
+            d["edges"] = s.edges;
+            d["entries"] = s.entries;
+            d["unreachable"] = s.unreachable;
+            d["to_removed"] = s.to_removed;
+            return d;
+        });
 
     m.def(
         "load",

@@ -11,7 +11,6 @@
 namespace residua::index {
 namespace {
 
-constexpr std::size_t kSeeds = 8;          // entries that a walk starts from
 constexpr std::size_t kCenterRows = 4096;  // rows that a center is taken of
 
 double squared_norm(const float* x, std::size_t n) {
@@ -75,7 +74,7 @@ void DenseSpace::walk_near(std::uint32_t row, const GraphView& graph, std::size_
         rows_.distances(row, rows, n, out);
         for (std::size_t i = 0; i < n; ++i) out[i] = -out[i];
     };
-    RowHop hop(graph, score, kSeeds);
+    RowHop hop(graph, score, kWalkSeeds);
     walk(hop, graph.n, ef, scratch, [](float, std::uint32_t) {});
 }
 

@@ -19,6 +19,8 @@
 
 namespace residua::index {
 
+inline constexpr std::size_t kWalkSeeds = 8;  // entries that a walk starts from
+
 // What one walk after the other uses.
 struct WalkScratch {
     Beam beam;

@@ -47,6 +47,7 @@ struct SearchParams {
     std::int64_t rerank = kAutoRerank;  // 0: none; otherwise how many candidates are settled exactly
     const Filter* filter = nullptr;     // nullptr: all
     int num_threads = 1;
+    std::size_t ef = 0;                 // rows that a walk over a graph keeps; 0: the index chooses
     std::vector<FunnelStage> funnel;    // coarse to fine; empty: all dims at once
 };
 
@@ -56,7 +57,7 @@ struct SearchResult {
     std::vector<std::uint32_t> rows;           // where the ids stood during the search
     IdList ids;
     std::vector<float> scores;
-    std::string plan;                          // "exact", "codes", "codes+rerank" or "funnel"
+    std::string plan;                          // "exact", "codes", "codes+rerank", "funnel", "graph", …
     std::uint64_t matches = 0;                 // rows that are live and pass the filter
     std::uint64_t visited = 0;                 // rows per query
     std::uint64_t reranked = 0;                // candidates per query

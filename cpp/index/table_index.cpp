@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "core/error.hpp"
+#include "core/parallel.hpp"
 
 namespace residua::index {
 namespace {
@@ -47,8 +48,15 @@ std::shared_ptr<const codec::Codec> TableIndex::codec() const {
     return codec_;
 }
 
+std::unique_lock<std::shared_mutex> TableIndex::lock_unless_aside() {
+    std::unique_lock lock(mutex_, std::defer_lock);
+    if (!prepares_aside()) lock.lock();
+    return lock;
+}
+
 void TableIndex::take_codec(std::shared_ptr<const codec::Codec> codec, int num_threads) {
-    std::unique_lock lock(mutex_);
+    const std::lock_guard writing(writing_);
+    std::unique_lock lock = lock_unless_aside();
     if (!wants_codec_ || codec_ != nullptr) throw Error(ErrorKind::value, "the index has its codec already, or was made without one");
     if (codec->dim() != dim_) {
         throw Error(ErrorKind::shape, "the codec has " + std::to_string(codec->dim()) + " dims, the index " +
@@ -63,6 +71,7 @@ void TableIndex::take_codec(std::shared_ptr<const codec::Codec> codec, int num_t
     store::VectorStore kept(kept_mode(mode_, true), dim_, metric_);
     kept.append(x, num_threads);
     const Commit commit = prepare_codec(*codec, x, num_threads);
+    if (!lock.owns_lock()) lock.lock();
     codec_ = std::move(codec);
     commit();
     vectors_ = std::move(kept);
@@ -85,6 +94,7 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
         throw Error(ErrorKind::shape,
                     "vectors have " + std::to_string(x.cols) + " dims, the index " + std::to_string(dim_));
     }
+    const std::lock_guard writing(writing_);
     std::unique_lock lock(mutex_);
     std::vector<std::string_view> texts;
     store::AddPlan plan;
@@ -104,9 +114,11 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
     for (std::size_t i = 0; i < x.rows && !only_new; ++i) {
         if (plan.is_new(i)) new_rows.insert(new_rows.end(), x.row(i), x.row(i) + dim_);
     }
-    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, num_threads);
     kept.prepare(x, plan.n_new, num_threads);
     ids_.reserve(plan);
+    if (prepares_aside()) lock.unlock();
+    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, num_threads);
+    if (!lock.owns_lock()) lock.lock();
 
     const std::size_t old_rows = kept.size();
     try {
@@ -133,13 +145,21 @@ std::size_t TableIndex::erase(std::vector<std::uint32_t> rows) {
 }
 
 std::size_t TableIndex::remove(const IdList& ids, bool ignore_missing) {
+    const std::lock_guard writing(writing_);
     std::unique_lock lock(mutex_);
-    return erase(rows_of(ids, ignore_missing));
+    const std::size_t erased = erase(rows_of(ids, ignore_missing));
+    lock.unlock();
+    after_erase(default_num_threads());
+    return erased;
 }
 
 void TableIndex::take_back(const IdList& ids, std::int64_t max_id) {
+    const std::lock_guard writing(writing_);
     std::unique_lock lock(mutex_);
     erase(rows_of(ids, true));
+    lock.unlock();
+    before_compact(default_num_threads());
+    lock.lock();
     drop_erased_rows();
     ids_.lower_max_id(max_id);
 }
@@ -172,6 +192,8 @@ std::vector<float> TableIndex::get(const IdList& ids) const {
 }
 
 void TableIndex::compact() {
+    const std::lock_guard writing(writing_);
+    before_compact(default_num_threads());
     std::unique_lock lock(mutex_);
     drop_erased_rows();
 }

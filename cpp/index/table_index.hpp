@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <shared_mutex>
 #include <span>
 #include <string>
@@ -73,14 +74,19 @@ protected:
     // Puts in place what was prepared; must not fail.
     using Commit = std::function<void()>;
 
-    // Hooks. The lock is held: shared in const ones, exclusive in the others.
+    // Hooks. The lock is held: shared in const ones, exclusive in the others. An index that prepares aside
+    // does without it in the hooks that say so; its own searches may run meanwhile, other changes do not.
+    virtual bool prepares_aside() const { return false; }
     virtual const char* kind() const = 0;  // of the file
-    // All that can fail when the staged rows x, of which removed ones need no code, get `codec`.
+    // All that can fail when the staged rows x, of which removed ones need no code, get `codec`. Aside.
     virtual Commit prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) = 0;
-    // All that can fail when the rows x go where the plan says; there is a codec, or none is wanted.
+    // All that can fail when the rows x go where the plan says; there is a codec, or none is wanted. Aside.
     virtual Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) = 0;
     // Before the ids of live rows, each given once, are erased.
     virtual void before_erase(std::span<const std::uint32_t>) {}
+    // After rows were erased, and before keep_rows(). Aside.
+    virtual void after_erase(int) {}
+    virtual void before_compact(int) {}
     // Row keep[i], which is live, becomes row i, and the others vanish; before ids and vectors follow.
     virtual void keep_rows(std::span<const std::uint32_t> keep) = 0;
     // Row codes of live rows.
@@ -129,6 +135,7 @@ protected:
     store::VectorMode mode_;
     bool wants_codec_;
     std::string codec_recipe_;
+    mutable std::mutex writing_;  // one change at a time; taken before the lock
     mutable std::shared_mutex mutex_;
     std::shared_ptr<const codec::Codec> codec_;
     store::IdMap ids_;
@@ -136,6 +143,7 @@ protected:
     std::unique_ptr<store::VectorStore> staging_;  // float32 rows, until the codec comes
 
 private:
+    std::unique_lock<std::shared_mutex> lock_unless_aside();
     std::size_t erase(std::vector<std::uint32_t> rows);
     void drop_erased_rows();
     template <class Allows>

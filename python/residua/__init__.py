@@ -6,6 +6,7 @@ from residua._core import __version__
 from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.embedding_table import EmbeddingTable
 from residua.functions import exact_search, hamming, load, recall, show_config
+from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.results import Hits, RangeHits
 
@@ -15,6 +16,7 @@ __all__ = [
     "EmbeddingTable",
     "FlatIndex",
     "FloatCodec",
+    "HNSWIndex",
     "Hits",
     "RangeHits",
     "RecurrentBinaryCodec",

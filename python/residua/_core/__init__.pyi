@@ -138,9 +138,16 @@ class Index(metaclass=_NativeType):
         filter: _Ids | None,
         num_threads: int,
         funnel: list[tuple[int, int]] = [],
+        ef: int = 0,
     ) -> _Found: ...
     def search_codes(
-        self, codes: ByteArray, k: int, rerank: int, filter: _Ids | None, num_threads: int
+        self,
+        codes: ByteArray,
+        k: int,
+        rerank: int,
+        filter: _Ids | None,
+        num_threads: int,
+        ef: int = 0,
     ) -> _Found: ...
     def range_search(
         self, queries: FloatArray, threshold: float, filter: _Ids | None, num_threads: int
@@ -158,6 +165,26 @@ class Index(metaclass=_NativeType):
 class FlatIndex(Index):
     def __init__(self, dim: int, metric: str, vectors: str, wants_codec: bool, codec_recipe: str) -> None: ...
     def set_codec(self, codec: Codec, num_threads: int) -> None: ...
+
+class HNSWIndex(Index):
+    def __init__(
+        self,
+        dim: int,
+        metric: str,
+        vectors: str,
+        wants_codec: bool,
+        codec_recipe: str,
+        M: int,
+        ef_construction: int,
+        seed: int,
+    ) -> None: ...
+    def set_codec(self, codec: Codec, num_threads: int) -> None: ...
+    @property
+    def M(self) -> int: ...
+    @property
+    def ef_construction(self) -> int: ...
+    # Edges, entries, live rows that no walk can meet, edges to removed rows.
+    def shape(self) -> dict[str, int]: ...
 
 class EmbeddingTable(metaclass=_NativeType):
     def __init__(self, codec: Codec, x: FloatArray, num_threads: int) -> None: ...
