@@ -268,16 +268,17 @@ void register_index(py::module_& m) {
     py::class_<HNSWIndex, TableIndex, std::shared_ptr<HNSWIndex>>(m, "HNSWIndex")
         .def(py::init([](std::size_t dim, const std::string& metric, const std::string& vectors, bool wants_codec,
                          const std::string& codec_recipe, std::size_t m_links, std::size_t ef_construction,
-                         std::uint64_t seed) {
+                         std::uint64_t seed, bool turbo) {
                  return std::make_shared<HNSWIndex>(dim, parse_metric(metric), store::parse_vector_mode(vectors),
                                                     wants_codec, codec_recipe,
-                                                    index::GraphParams{m_links, ef_construction, seed});
+                                                    index::GraphParams{m_links, ef_construction, seed, turbo});
              }),
              py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"),
-             py::arg("M"), py::arg("ef_construction"), py::arg("seed"))
+             py::arg("M"), py::arg("ef_construction"), py::arg("seed"), py::arg("turbo"))
         .def("set_codec", &HNSWIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
              py::call_guard<py::gil_scoped_release>())
         .def_property_readonly("M", [](const HNSWIndex& i) { return i.params().m; })
+        .def_property_readonly("turbo", [](const HNSWIndex& i) { return i.params().turbo; })
         .def_property_readonly("ef_construction", [](const HNSWIndex& i) { return i.params().ef_construction; })
         .def("shape", [](const HNSWIndex& i) {
             HNSWIndex::Shape s;

@@ -37,19 +37,21 @@ void write_record(const codec::Codec& codec, const EdgeForm& form, std::span<con
     pack(codec, rows, code, codes, reinterpret_cast<std::uint8_t*>(ids + places));
 }
 
-std::shared_ptr<const AlignedVector<std::uint8_t>> pack_entries(const codec::Codec& codec, const Graph& graph,
-                                                                const EdgeStore::CodeOf& code) {
-    const std::size_t units = (graph.entries().size() + codec.edge_rows() - 1) / codec.edge_rows();
-    auto out = std::make_shared<AlignedVector<std::uint8_t>>(units * codec.edge_unit_bytes());
+std::shared_ptr<const EdgeEntries> pack_entries(const codec::Codec& codec, const Graph& graph,
+                                                const EdgeStore::CodeOf& code) {
+    auto out = std::make_shared<EdgeEntries>();
+    out->rows.assign(graph.entries().begin(), graph.entries().end());
+    out->units.resize((out->rows.size() + codec.edge_rows() - 1) / codec.edge_rows() * codec.edge_unit_bytes());
     std::vector<std::uint8_t> codes;
-    pack(codec, graph.entries(), code, codes, out->data());
+    pack(codec, out->rows, code, codes, out->units.data());
     return out;
 }
 
 }  // namespace
 
 std::size_t EdgeStore::memory_bytes() const {
-    return lines_.memory_bytes() + slots_.memory_bytes() + entry_units_->size();
+    return lines_.memory_bytes() + slots_.memory_bytes() + entries_->units.size() +
+           entries_->rows.size() * sizeof(std::uint32_t);
 }
 
 // A record at the end, or one that is free.
@@ -78,7 +80,7 @@ EdgeStore::Change EdgeStore::prepare(const codec::Codec& codec, const Graph& gra
     change.n = graph.size();
     change.rows.assign(rows.begin(), rows.end());
     change.slots.reserve(rows.size());
-    change.entry_units = pack_entries(codec, graph, code);
+    change.entries = pack_entries(codec, graph, code);
     free_.resize(kSlotUnits);
     std::size_t fresh = 0;
     for (const std::uint32_t r : rows) fresh += form_.lines((graph.count(r) + form_.unit_rows - 1) / form_.unit_rows);
@@ -108,7 +110,7 @@ void EdgeStore::commit(Change change) noexcept {
         give(slots[change.rows[i]]);
         slots[change.rows[i]] = change.slots[i];
     }
-    entry_units_ = std::move(change.entry_units);
+    entries_ = std::move(change.entries);
 }
 
 void EdgeStore::discard(Change change) noexcept {
@@ -141,7 +143,8 @@ void EdgeStore::save(store::Writer& out) const {
     out.put_copy<std::uint32_t>("edges.slots", slots);
 }
 
-// Records must name what the lists do; codes are taken as they are, as those of any index are.
+// Slots must lead to records. What these name is checked when it is met (walk_edges): reading them all here
+// would read the whole of a mapped file.
 void EdgeStore::load(const store::Reader& in, const codec::Codec& codec, const Graph& graph, const CodeOf& code) {
     const std::size_t n = graph.size();
     const auto slots = in.array<std::uint32_t>("edges.slots", n);
@@ -154,18 +157,12 @@ void EdgeStore::load(const store::Reader& in, const codec::Codec& codec, const G
         if (slots[r] != (units == 0 ? 0 : line * kSlotUnits + units) || end * kCacheLine > lines.size()) {
             in.fail("edges.slots", "row " + std::to_string(r) + " has no record of its neighbours");
         }
-        const auto* ids = reinterpret_cast<const std::uint32_t*>(lines.data() + line * kCacheLine);
-        for (std::size_t i = 0; i < units * form_.unit_rows; ++i) {
-            if (ids[i] != (i < list.size() ? list[i] : kNoRow)) {
-                in.fail("edges.lines", "row " + std::to_string(r) + " has other neighbours here than in the graph");
-            }
-        }
         line = end;
     }
     if (line * kCacheLine != lines.size()) in.fail("edges.lines", "there is more than the records of all rows");
     lines_ = GrowArray<std::uint8_t>(lines, in.keep_alive("edges.lines"));
     slots_ = GrowArray<std::uint32_t>(slots, in.keep_alive("edges.slots"));
-    entry_units_ = pack_entries(codec, graph, code);
+    entries_ = pack_entries(codec, graph, code);
 }
 
 }  // namespace residua::index

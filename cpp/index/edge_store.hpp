@@ -3,8 +3,8 @@
 // consecutive bytes (NGT-QG; SymphonyQG, SIGMOD 2025, section 4).
 //
 // A record holds the row numbers of a list, kNoRow behind the last, and then their codes in the codec's
-// units (Codec::pack_edges). Records are whole cache lines; a slot says where the record of a row lies and how many units it
-// has. Records are never changed while they may be read: a change writes new ones beside them, and a
+// units (Codec::pack_edges). Records are whole cache lines; a slot says where the record of a row
+// lies and how many units it has. Records are never changed while they may be read: a change writes new ones beside them, and a
 // commit, during which nobody reads, makes slots point there.
 #pragma once
 
@@ -36,12 +36,19 @@ struct EdgeForm {
     }
 };
 
+// The rows at which walks start, in units of their own.
+struct EdgeEntries {
+    std::vector<std::uint32_t> rows;
+    AlignedVector<std::uint8_t> units;
+};
+
 struct EdgeView {
     EdgeForm form;
     GrowArray<std::uint8_t>::View lines;
     GrowArray<std::uint32_t>::View slots;
-    // The rows at which walks start, in units of their own.
-    std::shared_ptr<const AlignedVector<std::uint8_t>> entry_units;
+    std::shared_ptr<const EdgeEntries> entries;
+
+    std::size_t size() const { return slots.size; }
 
     std::size_t units(std::uint32_t slot) const { return slot % kSlotUnits; }
     const std::uint8_t* record(std::uint32_t slot) const { return lines.data + slot / kSlotUnits * kCacheLine; }
@@ -57,7 +64,7 @@ public:
 
     const EdgeForm& form() const { return form_; }
     std::size_t size() const { return slots_.size(); }
-    EdgeView view() const { return {form_, lines_.view(), slots_.view(), entry_units_}; }
+    EdgeView view() const { return {form_, lines_.view(), slots_.view(), entries_}; }
     std::size_t memory_bytes() const;
 
     // New records for some rows, which are in place but known to no slot.
@@ -71,7 +78,7 @@ public:
         friend class EdgeStore;
         std::size_t n = 0;
         std::vector<std::uint32_t> rows, slots;
-        std::shared_ptr<const AlignedVector<std::uint8_t>> entry_units;
+        std::shared_ptr<const EdgeEntries> entries;
     };
     // All that can fail when the lists of `rows` are what the graph now says. One change at a time.
     Change prepare(const codec::Codec& codec, const Graph& graph, std::span<const std::uint32_t> rows, const CodeOf& code,
@@ -91,7 +98,7 @@ private:
     EdgeForm form_;
     GrowArray<std::uint8_t> lines_;
     GrowArray<std::uint32_t> slots_;  // line * kSlotUnits + units; 0 units: no neighbours
-    std::shared_ptr<const AlignedVector<std::uint8_t>> entry_units_ = std::make_shared<const AlignedVector<std::uint8_t>>();
+    std::shared_ptr<const EdgeEntries> entries_ = std::make_shared<const EdgeEntries>();
     std::vector<std::vector<std::uint32_t>> free_;  // slots of records that nobody uses, by units
 };
 

@@ -20,8 +20,10 @@ inline constexpr std::size_t kMaxUnitRows = 32;
 // Leaves the ef best rows of the walk in scratch.beam; collect(score, row) sees every row that could have
 // entered it, and more.
 template <class Collect>
-void walk_edges(const EdgeView& edges, std::span<const std::uint32_t> entries, const codec::EdgeScorer& scorer,
-                std::size_t query, std::size_t n, std::size_t ef, bool collects, WalkScratch& scratch, Collect collect) {
+void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::size_t query, std::size_t ef,
+                bool collects, WalkScratch& scratch, Collect collect) {
+    const std::size_t n = edges.size();
+    const std::vector<std::uint32_t>& entries = edges.entries->rows;
     Beam& beam = scratch.beam;
     VisitedRows& visited = scratch.visited;
     beam.reset(ef);
@@ -44,7 +46,7 @@ void walk_edges(const EdgeView& edges, std::span<const std::uint32_t> entries, c
     for (std::size_t i = 0, u = 0; i < entries.size(); i += form.unit_rows, ++u) {
         const std::size_t m = std::min(form.unit_rows, entries.size() - i);
         std::fill(std::copy_n(entries.begin() + static_cast<std::ptrdiff_t>(i), m, rows), rows + form.unit_rows, kNoRow);
-        offer(rows, edges.entry_units->data() + u * form.unit_bytes, scratch.seeds);
+        offer(rows, edges.entries->units.data() + u * form.unit_bytes, scratch.seeds);
     }
     for (std::size_t i = 0; i < scratch.seeds.size(); ++i) beam.push(scratch.seeds[i].score, scratch.seeds[i].row);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "index/graph.hpp"
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -43,6 +44,14 @@ void Graph::begin_changes() {
     log_->n = size();
     log_->entries = entries_;
     log_->seen.resize(log_->n);
+}
+
+std::vector<std::uint32_t> Graph::changed_rows() const {
+    std::vector<std::uint32_t> rows;
+    for (std::size_t i = 0; i < log_->lists.size(); i += degree_ + 1) rows.push_back(log_->lists[i]);
+    std::sort(rows.begin(), rows.end());
+    for (std::size_t r = log_->n; r < size(); ++r) rows.push_back(static_cast<std::uint32_t>(r));
+    return rows;
 }
 
 void Graph::undo_changes() {

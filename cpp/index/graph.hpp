@@ -70,6 +70,8 @@ public:
 
     // From begin_changes() on, what lists were is remembered until one of the others is called.
     void begin_changes();
+    // Rows whose lists were set since then, and the new ones.
+    std::vector<std::uint32_t> changed_rows() const;
     void keep_changes() noexcept { log_.reset(); }
     void undo_changes();
     // Lists of the rows `keep`, renumbered in their order; edges to other rows vanish.

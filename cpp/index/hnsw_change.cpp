@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <optional>
+#include <shared_mutex>
 #include <unordered_map>
 #include <utility>
 
@@ -47,10 +49,18 @@ struct HNSWIndex::Change {
         index.graph_.undo_changes();
         if (index.graph_.size() > rows) index.graph_.cut(rows);
         if (codes_grown) index.codes_.renew(code_bytes);
+        if (edges) index.edges_.discard(std::move(*edges));
         index.publish();
     }
     Change(const Change&) = delete;
     Change& operator=(const Change&) = delete;
+
+    // Records change places while nobody reads.
+    void keep() noexcept {
+        kept = true;
+        index.graph_.keep_changes();
+        if (edges) index.edges_.commit(std::move(*edges));
+    }
 
     HNSWIndex& index;
     std::size_t rows;
@@ -58,8 +68,9 @@ struct HNSWIndex::Change {
     bool codes_grown = false;
     std::size_t code_bytes = 0;  // of all codes before the change
     Placement placement;
+    std::optional<EdgeStore::Change> edges;
     std::vector<std::uint8_t> moved_codes;
-    std::vector<std::uint32_t> moved, added;
+    std::unordered_map<std::uint32_t, std::size_t> moved_at;  // of a row's code among them
 };
 
 BuildParams HNSWIndex::build_params(int num_threads) const {
@@ -184,9 +195,9 @@ TableIndex::Commit HNSWIndex::prepare_codec(const codec::Codec& codec, ConstMatr
         for (const std::uint32_t r : rows) live_.set(r);
         builder.connect(live_);
     }
+    prepare_edges(codec, *change, num_threads);
     return [this, change] {
-        change->kept = true;
-        graph_.keep_changes();
+        change->keep();
         publish();
     };
 }
@@ -211,8 +222,12 @@ TableIndex::Commit HNSWIndex::prepare_rows(ConstMatrix x, const store::AddPlan& 
             if (plan.is_new(i)) std::memcpy(codes_.edit() + plan.rows[i] * bytes, codes.data() + i * bytes, bytes);
         }
         if (!moved.empty()) change->moved_codes = std::move(codes);
+        for (std::size_t i = 0; i < x.rows && !moved.empty(); ++i) {
+            if (!plan.is_new(i)) change->moved_at.emplace(plan.rows[i], i * bytes);
+        }
     }
     link(codec_.get(), x, plan.rows, moved, num_threads);
+    if (codec_) prepare_edges(*codec_, *change, num_threads);
     return [this, change, bytes, &plan] {
         for (std::size_t i = 0; i < plan.rows.size() && !change->moved_codes.empty(); ++i) {
             if (plan.is_new(i)) continue;
@@ -220,10 +235,27 @@ TableIndex::Commit HNSWIndex::prepare_rows(ConstMatrix x, const store::AddPlan& 
         }
         live_.resize(ids_.rows() + plan.n_new);
         for (const std::uint32_t r : plan.rows) live_.set(r);
-        change->kept = true;
-        graph_.keep_changes();
+        change->keep();
         publish();
     };
+}
+
+EdgeStore::CodeOf HNSWIndex::code_of(const codec::Codec& codec) const {
+    return [this, &codec](std::uint32_t row, std::uint8_t* out) {
+        codec.from_rows(codes_.data() + row * codec.row_bytes(), 1, out);
+    };
+}
+
+void HNSWIndex::prepare_edges(const codec::Codec& codec, Change& change, int num_threads) {
+    if (!params_.turbo) return;
+    if (edges_.form().unit_rows == 0) edges_ = EdgeStore(codec);
+    const auto stored = code_of(codec);
+    const auto code = [&](std::uint32_t row, std::uint8_t* out) {
+        const auto it = change.moved_at.find(row);
+        if (it == change.moved_at.end()) return stored(row, out);
+        codec.from_rows(change.moved_codes.data() + it->second, 1, out);
+    };
+    change.edges = edges_.prepare(codec, graph_, graph_.changed_rows(), code, num_threads);
 }
 
 void HNSWIndex::before_erase(std::span<const std::uint32_t> rows) {
@@ -250,9 +282,10 @@ void HNSWIndex::repair(int num_threads) {
         builder.repair(live_);
         builder.connect(live_);
     }
+    if (codec_) prepare_edges(*codec_, change, num_threads);
     unrepaired_ = unchecked_ = 0;
-    change.kept = true;
-    graph_.keep_changes();
+    const std::unique_lock lock(mutex_);
+    change.keep();
     publish();
 }
 
@@ -265,6 +298,15 @@ void HNSWIndex::keep_rows(std::span<const std::uint32_t> keep) {
         codes.resize(keep.size() * bytes, 0);
         for (std::size_t i = 0; i < keep.size(); ++i) {
             std::memcpy(codes.edit() + i * bytes, codes_.data() + keep[i] * bytes, bytes);
+        }
+        if (params_.turbo) {
+            EdgeStore edges(*codec_);
+            std::vector<std::uint32_t> all(keep.size());
+            std::iota(all.begin(), all.end(), 0u);
+            edges.commit(edges.prepare(*codec_, graph, all, [&](std::uint32_t row, std::uint8_t* out) {
+                codec_->from_rows(codes.data() + row * bytes, 1, out);
+            }, default_num_threads()));
+            edges_ = std::move(edges);
         }
         codes_ = std::move(codes);
     }

@@ -25,6 +25,7 @@ void HNSWIndex::publish() {
     auto view = std::make_shared<View>();
     view->graph = graph_.view();
     view->codes = codes_.view();
+    view->edges = edges_.view();
     const std::lock_guard lock(view_mutex_);
     view_ = std::move(view);
 }
@@ -45,18 +46,21 @@ std::vector<std::uint8_t> HNSWIndex::codes_of(std::span<const std::uint32_t> row
 
 void HNSWIndex::add_memory(std::map<std::string, std::size_t>& parts) const {
     parts["codes"] = codes_.memory_bytes();
+    parts["edges"] = edges_.memory_bytes();
     parts["graph"] = graph_.memory_bytes() + live_.size() / 8;
 }
 
 void HNSWIndex::save_parts(store::Writer& out) const {
     out.put_int("m", static_cast<std::int64_t>(params_.m));
     out.put_int("ef_construction", static_cast<std::int64_t>(params_.ef_construction));
+    out.put_int("turbo", params_.turbo ? 1 : 0);
     out.put_int("seed", static_cast<std::int64_t>(params_.seed));
     out.put<std::uint32_t>("graph.edges", graph_.edges().first(std::min(graph_.size(), ids_.rows()) * graph_.degree()));
     out.put<std::uint32_t>("graph.entries", graph_.entries());
     out.put<float>("graph.center", placement_.center);
     out.put_double("graph.largest_squared", placement_.largest_squared);
     if (codec_) out.put<std::uint8_t>("codes", codes_.span().first(ids_.rows() * codec_->row_bytes()));
+    if (codec_ && params_.turbo) edges_.save(out);
 }
 
 namespace {
@@ -83,6 +87,7 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
     GraphParams params;
     params.m = static_cast<std::size_t>(in.get_int("m", 2, kMaxDegree / 2));
     params.ef_construction = static_cast<std::size_t>(in.get_int("ef_construction", 1, 65'536));
+    params.turbo = in.get_int("turbo", 0, 1) == 1;
     params.seed = static_cast<std::uint64_t>(in.get_int("seed", 0, INT64_MAX));
     auto out = read_header(in, [&](Header h) {
         return std::make_shared<HNSWIndex>(h.dim, h.metric, h.mode, h.wants_codec, std::move(h.codec_recipe), params);
@@ -109,6 +114,10 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
         out->codes_ = GrowArray<std::uint8_t>(codes, in.keep_alive("codes"));
     }
     out->graph_ = Graph(degree, GrowArray<std::uint32_t>(edges, in.keep_alive("graph.edges")), std::move(entries));
+    if (out->codec_ && params.turbo) {
+        out->edges_ = EdgeStore(*out->codec_);
+        out->edges_.load(in, *out->codec_, out->graph_, out->code_of(*out->codec_));
+    }
     out->live_.resize(n);
     for (const std::uint32_t r : out->ids_.live_rows()) out->live_.set(r);
     out->unrepaired_ = n - out->ids_.size();

@@ -18,6 +18,7 @@
 
 #include "codec/codec.hpp"
 #include "core/grow_array.hpp"
+#include "index/edge_store.hpp"
 #include "index/graph.hpp"
 #include "index/graph_build.hpp"
 #include "index/graph_search.hpp"
@@ -29,6 +30,7 @@ struct GraphParams {
     std::size_t m = 16;  // M: lists hold 2 M rows
     std::size_t ef_construction = 200;
     std::uint64_t seed = 0;
+    bool turbo = false;  // neighbours' codes beside every list, which walks then read
 };
 
 class HNSWIndex final : public TableIndex {
@@ -75,13 +77,13 @@ private:
     struct View {
         GraphView graph;
         GrowArray<std::uint8_t>::View codes;
+        EdgeView edges;  // turbo
     };
     struct Change;  // a change in preparation
-    struct Walks;   // a batch of queries in preparation, and where its walks go
+    struct Scorers;  // of a batch of queries
 
     // Searching (hnsw_search.cpp).
-    SearchResult search_with(ConstMatrix queries, const codec::RowScorer& rows, const codec::RowScorer* last,
-                             const SearchParams& params) const;
+    SearchResult search_with(ConstMatrix queries, Scorers& scorers, const SearchParams& params) const;
     std::unique_ptr<codec::RowScorer> float_scorer(ConstMatrix queries) const;
     std::unique_ptr<WalkScratch> take_scratch() const;
     void give_scratch(std::unique_ptr<WalkScratch> scratch) const;
@@ -97,10 +99,14 @@ private:
     std::unique_ptr<BuildSpace> make_space(const codec::Codec* codec, ConstMatrix x, std::span<const std::uint32_t> rows,
                                            std::size_t n, int num_threads);
     void repair(int num_threads);
+    // Records of all that the change wrote, where the layout has them.
+    void prepare_edges(const codec::Codec& codec, Change& change, int num_threads);
+    EdgeStore::CodeOf code_of(const codec::Codec& codec) const;
 
     GraphParams params_;
     Graph graph_;
     GrowArray<std::uint8_t> codes_;  // in row form
+    EdgeStore edges_;                // turbo, once there is a codec
     Bitset live_;
     Placement placement_;
     std::size_t unrepaired_ = 0;  // rows removed since the last repair

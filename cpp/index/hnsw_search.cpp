@@ -4,12 +4,15 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <functional>
+#include <mutex>
 #include <shared_mutex>
 #include <utility>
 
 #include "codec/normalize.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "index/edge_walk.hpp"
 #include "index/float_rows.hpp"
 #include "index/hnsw_index.hpp"
 
@@ -59,17 +62,41 @@ std::unique_ptr<codec::RowScorer> HNSWIndex::float_scorer(ConstMatrix queries) c
     return std::make_unique<FloatRows>(vectors_.view(), metric_, codec::copies_for_metric(queries, dim_, metric_));
 }
 
+// `edges`, where there are any, say where a walk goes; rows one by one, what is scanned. `last` scores the
+// rows that were found when they are not settled by their vectors.
+struct HNSWIndex::Scorers {
+    std::function<std::unique_ptr<codec::RowScorer>()> prepare_rows;
+    std::unique_ptr<codec::EdgeScorer> edges;
+    std::unique_ptr<codec::RowScorer> last;
+
+    // Many searches end without.
+    const codec::RowScorer& rows() {
+        std::call_once(once, [this] { prepared = prepare_rows(); });
+        return *prepared;
+    }
+
+private:
+    std::once_flag once;
+    std::unique_ptr<codec::RowScorer> prepared;
+};
+
 SearchResult HNSWIndex::search(ConstMatrix queries, const SearchParams& params) const {
     check(params);
     std::shared_lock lock(mutex_);
     if (wants_codec_ && codec_ == nullptr) return scan_vectors(queries, params);
-    if (codec_ == nullptr) return search_with(queries, *float_scorer(queries), nullptr, params);
-    const auto rows = codec_->prepare_rows(queries, params.num_threads);
-    if (settles(params)) return search_with(queries, *rows, nullptr, params);
-    const auto last = codec::gathering_scorer(*codec_, params.scoring == Scoring::symmetric
-                                                           ? prepare_symmetric(queries, params.num_threads)
-                                                           : codec_->prepare(queries, params.num_threads));
-    return search_with(queries, *rows, last.get(), params);
+    Scorers scorers;
+    if (codec_ == nullptr) {
+        scorers.prepare_rows = [&] { return float_scorer(queries); };
+        return search_with(queries, scorers, params);
+    }
+    scorers.prepare_rows = [&] { return codec_->prepare_rows(queries, params.num_threads); };
+    if (params_.turbo) scorers.edges = codec_->prepare_edges(queries, params.num_threads);
+    if (!settles(params)) {
+        scorers.last = codec::gathering_scorer(*codec_, params.scoring == Scoring::symmetric
+                                                            ? prepare_symmetric(queries, params.num_threads)
+                                                            : codec_->prepare(queries, params.num_threads));
+    }
+    return search_with(queries, scorers, params);
 }
 
 SearchResult HNSWIndex::search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const {
@@ -79,15 +106,14 @@ SearchResult HNSWIndex::search_codes(const std::uint8_t* codes, std::size_t n, c
     std::vector<float> decoded(n * dim_);
     codec_->decode(codes, n, decoded.data(), p.num_threads);
     const ConstMatrix queries(decoded.data(), n, dim_);
-    const auto rows = codec_->prepare_rows(queries, p.num_threads);
-    if (settles(p)) return search_with(queries, *rows, nullptr, p);
-    const auto last = codec::gathering_scorer(*codec_, codec_->prepare_codes(codes, n, p.num_threads));
-    return search_with(queries, *rows, last.get(), p);
+    Scorers scorers;
+    scorers.prepare_rows = [&] { return codec_->prepare_rows(queries, p.num_threads); };
+    if (params_.turbo) scorers.edges = codec_->prepare_edges(queries, p.num_threads);
+    if (!settles(p)) scorers.last = codec::gathering_scorer(*codec_, codec_->prepare_codes(codes, n, p.num_threads));
+    return search_with(queries, scorers, p);
 }
 
-// `last`: what scores the rows that the walk found when they are not settled by their vectors.
-SearchResult HNSWIndex::search_with(ConstMatrix queries, const codec::RowScorer& scorer, const codec::RowScorer* last,
-                                    const SearchParams& params) const {
+SearchResult HNSWIndex::search_with(ConstMatrix queries, Scorers& scorers, const SearchParams& params) const {
     const auto v = view();
     const bool filtered = params.filter != nullptr && !std::holds_alternative<std::monostate>(*params.filter);
     const auto chosen = filtered ? allowed_rows(params.filter) : nullptr;
@@ -96,6 +122,7 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, const codec::RowScorer&
     // Rows of a change that is not committed yet may be walked over, not returned.
     const Bitset* allowed = chosen ? chosen.get() : ids_.size() == n && v->graph.n == n ? nullptr : &live_;
     const std::size_t k = std::min(params.k, matches);
+    const codec::RowScorer* const last = scorers.last.get();
     const bool exact_last = last == nullptr;
 
     const std::size_t asked = std::max({params.ef != 0 ? params.ef : kDefaultEf, k,
@@ -123,24 +150,34 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, const codec::RowScorer&
         std::uint64_t scored = 0;
         for (std::size_t q = begin; q < end; ++q) {
             found.reset(keep);
-            if (!scans) {
+            const auto collect = [&](float s, std::uint32_t r) {
+                if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
+            };
+            const auto ignore = [](float, std::uint32_t) {};
+            if (!scans && scorers.edges) {
+                if (allowed == nullptr) {
+                    walk_edges(v->edges, *scorers.edges, q, beam, false, *scratch, ignore);
+                } else {
+                    walk_edges(v->edges, *scorers.edges, q, beam, true, *scratch, collect);
+                }
+                scored += scratch->visited.count();
+            } else if (!scans) {
+                const auto& scorer = scorers.rows();
                 const auto score = [&](const std::uint32_t* rows, std::size_t m, float* s) {
                     scorer.score(codes, rows, m, q, s);
                 };
                 RowHop hop(v->graph, score, kWalkSeeds);
                 if (allowed == nullptr) {
-                    walk(hop, v->graph.n, beam, *scratch, [](float, std::uint32_t) {});
+                    walk(hop, v->graph.n, beam, *scratch, ignore);
                 } else {
-                    walk(hop, v->graph.n, beam, *scratch, [&](float s, std::uint32_t r) {
-                        if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
-                    });
+                    walk(hop, v->graph.n, beam, *scratch, collect);
                 }
                 scored += scratch->visited.count();
             }
             const Beam& kept = scans || allowed != nullptr ? found : scratch->beam;
             if (scans || kept.size() < k) {
                 found.reset(keep);
-                scan_allowed(scorer, codes, n, allowed, q, found);
+                scan_allowed(scorers.rows(), codes, n, allowed, q, found);
                 scored += matches;
             }
             const Beam& best = kept.size() < k ? found : kept;

@@ -20,6 +20,7 @@ __all__ = ["HNSWIndex"]
 
 _AUTO = "auto "  # recipe of a codec that nobody asked for
 _AUTO_BITS = 2.0
+_TURBO_BITS = 256  # of a code, where half a bit per dim is not more
 _CODEC_ROWS = 50_000
 
 
@@ -90,10 +91,14 @@ class HNSWIndex(Index):
         links = as_int(M, "M", 2, 128)
         width = as_int(ef_construction, "ef_construction", 1, 65_536)
         seed = as_int(seed, "seed", 0, 2**63 - 1)
-        if as_choice(layout, "layout", ("auto", "compact", "turbo")) == "turbo":
-            raise UnsupportedError("layout='turbo' is not in this version; use 'compact' or 'auto'")
+        turbo = as_choice(layout, "layout", ("auto", "compact", "turbo")) == "turbo"
+        if turbo and codec is None:
+            raise UnsupportedError("layout='turbo' walks on codes; give a codec, or layout='compact'")
+        if layout == "auto":
+            turbo = codec == "auto" and vectors != "none"
         if isinstance(codec, str) and codec == "auto":
-            chosen: Codec | None = RecurrentBinaryCodec(dim, _AUTO_BITS, seed=seed)
+            bits = min(max(_TURBO_BITS / dim, 0.5), 4.0) if turbo else _AUTO_BITS
+            chosen: Codec | None = RecurrentBinaryCodec(dim, bits, seed=seed)
             self._automatic = True
         elif isinstance(codec, str):
             raise InvalidTypeError(f"codec must be 'auto', None or a codec, got {codec!r}")
@@ -101,7 +106,7 @@ class HNSWIndex(Index):
             chosen = codec
         check_codec(chosen, dim)
         recipe = "" if chosen is None else (_AUTO if self._automatic else "") + chosen._recipe()
-        native = _core.HNSWIndex(dim, metric, vectors, chosen is not None, recipe, links, width, seed)
+        native = _core.HNSWIndex(dim, metric, vectors, chosen is not None, recipe, links, width, seed, turbo)
         self._start(native, chosen)
         if chosen is not None:
             chosen._join(metric)
@@ -130,7 +135,7 @@ class HNSWIndex(Index):
     @property
     def layout(self) -> str:
         """How codes and neighbours lie in memory."""
-        return "compact"
+        return "turbo" if self._native.turbo else "compact"
 
     @property
     def plan(self) -> str:
