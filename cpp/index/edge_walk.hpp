@@ -37,7 +37,10 @@ void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::siz
             const auto j = static_cast<std::size_t>(std::countr_zero(above));
             if (rows[j] >= n || !visited.insert(rows[j])) continue;
             collect(scores[j], rows[j]);
-            if (scores[j] > to.worst()) to.push(scores[j], rows[j]);
+            if (scores[j] > to.worst()) {
+                to.push(scores[j], rows[j]);
+                prefetch_line(edges.slots.data + rows[j]);
+            }
         }
     };
 
