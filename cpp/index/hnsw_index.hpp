@@ -77,7 +77,7 @@ private:
         GrowArray<std::uint8_t>::View codes;
     };
     struct Change;  // a change in preparation
-    struct Walks;   // a batch of queries in preparation, and where its walks go
+    class Scratches;
 
     // Searching (hnsw_search.cpp).
     SearchResult search_with(ConstMatrix queries, const codec::RowScorer& rows, const codec::RowScorer* last,
