@@ -9,6 +9,7 @@
 
 #include "codec/codec.hpp"
 #include "core/half.hpp"
+#include "core/prefetch.hpp"
 #include "kernel/dispatch.hpp"
 
 namespace residua::codec {
@@ -58,6 +59,14 @@ public:
                 const float inner = q.unit * static_cast<float>(sums[i]) + q.offset;
                 out[begin + i] = scale_of(row) * inner + add + q.constant;
             }
+        }
+    }
+
+    void prefetch(const std::uint8_t* codes, const std::uint32_t* rows, std::size_t n) const override {
+        for (std::size_t i = 0; i < n; ++i) {
+            const std::uint8_t* row = codes + rows[i] * form_.row_bytes;
+            for (std::size_t b = 0; b < form_.row_bytes; b += kCacheLine) prefetch_line(row + b);
+            prefetch_line(row + form_.row_bytes - 1);
         }
     }
 

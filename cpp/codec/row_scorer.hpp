@@ -24,6 +24,8 @@ public:
     // out[i] = the score of the row at codes + rows[i] * row_bytes().
     virtual void score(const std::uint8_t* codes, const std::uint32_t* rows, std::size_t n, std::size_t query,
                        float* out) const = 0;
+    // Asks for what score() of these rows will read.
+    virtual void prefetch(const std::uint8_t*, const std::uint32_t*, std::size_t) const {}
 };
 
 // Any codec: rows are gathered into blocks, whose scores are those of a scan bit for bit.

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <vector>
 
@@ -32,12 +31,11 @@ public:
     // Equal scores stand in the order in which they came.
     void push(float score, std::uint32_t row) {
         if (full() && !(score > items_[size_ - 1].score)) return;
+        // Most newcomers belong near the end, and a step back costs less than a mispredicted bisection.
         ScoredRow* const first = items_.data();
-        ScoredRow* at = std::upper_bound(first, first + size_, score,
-                                         [](float s, const ScoredRow& x) { return s > x.score; });
+        ScoredRow* at = first + (full() ? size_ - 1 : size_);
+        for (; at != first && score > at[-1].score; --at) *at = at[-1];
         const std::size_t place = static_cast<std::size_t>(at - first);
-        const std::size_t moved = (full() ? size_ - 1 : size_) - place;
-        std::memmove(at + 1, at, moved * sizeof(ScoredRow));
         *at = {score, row};
         if (size_ < capacity_) ++size_;
         next_ = std::min(next_, place);

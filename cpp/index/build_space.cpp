@@ -74,8 +74,7 @@ void DenseSpace::walk_near(std::uint32_t row, const GraphView& graph, std::size_
         rows_.distances(row, rows, n, out);
         for (std::size_t i = 0; i < n; ++i) out[i] = -out[i];
     };
-    RowHop hop(graph, score, kWalkSeeds);
-    walk(hop, graph.n, ef, scratch, [](float, std::uint32_t) {});
+    walk(RowHop(graph, score, FetchNothing{}, kWalkSeeds), graph.n, ef, scratch, [](float, std::uint32_t) {});
 }
 
 void DenseSpace::distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const {

@@ -8,7 +8,9 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
+#include "core/prefetch.hpp"
 #include "index/edge_store.hpp"
 #include "index/graph_search.hpp"
 
@@ -17,11 +19,11 @@ namespace residua::index {
 inline constexpr std::size_t kRecordsAhead = 2;
 inline constexpr std::size_t kMaxUnitRows = 32;
 
-// Leaves the ef best rows of the walk in scratch.beam; collect(score, row) sees every row that could have
-// entered it, and more.
+// Leaves the ef best rows of the walk in scratch.beam; collect(score, row) sees every row that was met.
 template <class Collect>
 void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::size_t query, std::size_t ef,
-                bool collects, WalkScratch& scratch, Collect collect) {
+                WalkScratch& scratch, Collect collect) {
+    constexpr bool kCollects = !std::is_same_v<Collect, CollectNone>;
     const std::size_t n = edges.size();
     const std::vector<std::uint32_t>& entries = edges.entries->rows;
     Beam& beam = scratch.beam;
@@ -32,7 +34,7 @@ void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::siz
     const EdgeForm& form = edges.form;
     // Offers the rows of a unit that the walk has not met; all of them where somebody collects.
     const auto offer = [&](const std::uint32_t* rows, const std::uint8_t* unit, Beam& to) {
-        std::uint32_t above = scorer.scores(unit, query, collects ? kWorstScore : to.worst(), scores);
+        std::uint32_t above = scorer.scores(unit, query, kCollects ? kWorstScore : to.worst(), scores);
         for (; above != 0; above &= above - 1) {
             const auto j = static_cast<std::size_t>(std::countr_zero(above));
             if (rows[j] >= n || !visited.insert(rows[j])) continue;

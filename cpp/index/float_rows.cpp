@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "index/float_rows.hpp"
 
+#include <algorithm>
 #include <utility>
 
-#include "index/graph_search.hpp"
+#include "core/aligned.hpp"
+#include "core/prefetch.hpp"
 #include "kernel/dispatch.hpp"
 
 namespace residua::index {
 namespace {
 
-constexpr std::size_t kAhead = 2;       // rows between a read and its prefetch
-constexpr std::size_t kMaxLines = 64;   // of a row; the hardware fetches the rest
+constexpr std::size_t kMaxBytes = 1024;  // of a row; the hardware fetches the rest
 
 }  // namespace
 
@@ -49,15 +50,15 @@ float FloatRows::score_of(const float* query, std::uint32_t row) const {
 
 void FloatRows::score(const std::uint8_t*, const std::uint32_t* rows, std::size_t n, std::size_t query,
                       float* out) const {
-    const std::size_t lines = std::min<std::size_t>(kMaxLines, (rows_.stride_bytes + 63) / 64);
-    const auto fetch = [&](std::uint32_t row) {
-        const auto* p = static_cast<const std::uint8_t*>(rows_.row(row));
-        for (std::size_t l = 0; l < lines; ++l) prefetch_line(p + l * 64);
-    };
-    for (std::size_t i = 0; i < n && i < kAhead; ++i) fetch(rows[i]);
+    for (std::size_t i = 0; i < n; ++i) out[i] = score_of(queries_.data() + query * rows_.dim, rows[i]);
+}
+
+void FloatRows::prefetch(const std::uint8_t*, const std::uint32_t* rows, std::size_t n) const {
+    const std::size_t bytes = std::min(kMaxBytes, rows_.stride_bytes);
     for (std::size_t i = 0; i < n; ++i) {
-        if (i + kAhead < n) fetch(rows[i + kAhead]);
-        out[i] = score_of(queries_.data() + query * rows_.dim, rows[i]);
+        const auto* p = static_cast<const std::uint8_t*>(rows_.row(rows[i]));
+        for (std::size_t b = 0; b < bytes; b += kCacheLine) prefetch_line(p + b);
+        if (rows_.inv_norm != nullptr) prefetch_line(rows_.inv_norm + rows[i]);
     }
 }
 

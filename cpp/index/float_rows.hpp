@@ -21,6 +21,7 @@ public:
     // `codes` is not looked at.
     void score(const std::uint8_t* codes, const std::uint32_t* rows, std::size_t n, std::size_t query,
                float* out) const override;
+    void prefetch(const std::uint8_t* codes, const std::uint32_t* rows, std::size_t n) const override;
 
 private:
     float score_of(const float* query, std::uint32_t row) const;

@@ -55,6 +55,7 @@ public:
     bool is_shown() const { return edges_.is_shown(); }
     GraphView view() const { return {size(), degree_, edges_.data(), entries_, edges_.view().owner}; }
 
+    void reserve(std::size_t n) { edges_.reserve(n * degree_); }
     // New rows have no neighbours.
     void grow(std::size_t n) { edges_.resize(n * degree_, kNoRow); }
     // Forgets rows from n on, in a block that no reader of them knows.

@@ -81,6 +81,7 @@ void GraphBuilder::collect(std::uint32_t row, Worker& w) {
 
 void GraphBuilder::insert(std::span<const std::uint32_t> rows, const std::function<void()>& after_batch) {
     graph_.edit();
+    if (!rows.empty()) graph_.reserve(rows.back() + std::size_t{1});
     std::vector<std::uint32_t> linked;
     std::size_t entries = graph_.entries().size();
     for (std::size_t begin = 0; begin < rows.size(); begin += kBatch) {

@@ -2,18 +2,21 @@
 // Best-first search of a graph, written once over what scores a hop.
 //
 // A Hop is a model of
-//   void seed(WalkScratch&, Collect)             offers the best starting rows to the beam
-//   void prefetch(row)                           what expand(row) will read first
-//   std::size_t expand(row, VisitedRows&, std::uint32_t* rows, float* scores)
-//                                                neighbours that the walk has not met, and their scores; at
-//                                                most kMaxDegree
+//   void seed(WalkScratch&, Collect)        offers the best starting rows to the beam
+//   void prefetch(row)                      asks for what gather(row) will read
+//   void gather(row, VisitedRows&, HopRows&)  neighbours that the walk has not met, and asks for what
+//                                           score() will read
+//   void score(HopRows&)                    their scores
+// so that what a step needs can arrive while other walks of the batch take theirs.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
+#include <vector>
 
-#include "core/bitset.hpp"
+#include "core/prefetch.hpp"
 #include "index/beam.hpp"
 #include "index/graph.hpp"
 
@@ -30,25 +33,67 @@ struct WalkScratch {
     std::vector<float> seed_scores;
 };
 
-// Leaves the ef best rows of the walk in scratch.beam, by the hop's scores; collect(score, row) sees every
-// row that was scored. n: rows of the graph.
-template <class Hop, class Collect>
-void walk(Hop& hop, std::size_t n, std::size_t ef, WalkScratch& scratch, Collect collect) {
-    Beam& beam = scratch.beam;
-    beam.reset(ef);
-    scratch.visited.reset(n);
-    hop.seed(scratch, collect);
+struct HopRows {
+    std::size_t n = 0;
     std::uint32_t rows[kMaxDegree];
     float scores[kMaxDegree];
-    std::uint32_t row, next;
-    while (beam.pop(row)) {
-        if (beam.peek(next)) hop.prefetch(next);
-        const std::size_t met = hop.expand(row, scratch.visited, rows, scores);
-        for (std::size_t i = 0; i < met; ++i) {
-            collect(scores[i], rows[i]);
-            if (scores[i] > beam.worst()) beam.push(scores[i], rows[i]);
-        }
+};
+
+// For walks of which only the beam matters.
+struct CollectNone {
+    void operator()(float, std::uint32_t) const {}
+};
+
+// One walk, in steps. It leaves the ef best rows in scratch.beam, by the hop's scores; collect(score, row)
+// sees every row that was scored.
+template <class Hop, class Collect>
+class Walk {
+public:
+    // n: rows of the graph.
+    Walk(Hop hop, std::size_t n, std::size_t ef, WalkScratch& scratch, Collect collect)
+        : hop_(std::move(hop)), scratch_(scratch), collect_(std::move(collect)) {
+        scratch.beam.reset(ef);
+        scratch.visited.reset(n);
+        hop_.seed(scratch, collect_);
+        advance();
     }
+    bool done() const { return done_; }
+    void step() {
+        if (!gathered_) {
+            hop_.gather(row_, scratch_.visited, found_);
+            std::uint32_t next;
+            if (scratch_.beam.peek(next)) hop_.prefetch(next);
+            gathered_ = true;
+            return;
+        }
+        hop_.score(found_);
+        Beam& beam = scratch_.beam;
+        for (std::size_t i = 0; i < found_.n; ++i) {
+            collect_(found_.scores[i], found_.rows[i]);
+            if (found_.scores[i] > beam.worst()) beam.push(found_.scores[i], found_.rows[i]);
+        }
+        advance();
+    }
+
+private:
+    void advance() {
+        gathered_ = false;
+        done_ = !scratch_.beam.pop(row_);
+        if (!done_) hop_.prefetch(row_);
+    }
+
+    Hop hop_;
+    WalkScratch& scratch_;
+    Collect collect_;
+    std::uint32_t row_ = 0;
+    bool gathered_ = false, done_ = false;
+    HopRows found_;
+};
+
+template <class Hop, class Collect>
+void walk(Hop hop, std::size_t n, std::size_t ef, WalkScratch& scratch, Collect collect) {
+    Walk<Hop, Collect> w(std::move(hop), n, ef, scratch, std::move(collect));
+    while (!w.done()) w.step();
 }
 
 // Neighbours that are the reader's and new; their number.
@@ -66,29 +111,24 @@ inline std::size_t unvisited(const GraphView& graph, std::uint32_t row, VisitedR
     return n;
 }
 
-inline void prefetch_line(const void* p) {
-#if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(p);
-#else
-    (void)p;
-#endif
-}
-
-// A hop over one scorer per row: score(rows, n, out).
-template <class ScoreRows>
+// A hop over one scorer per row: score(rows, n, out), and fetch(rows, n), which asks for what it will read.
+template <class ScoreRows, class FetchRows>
 class RowHop {
 public:
     // seeds: how many of the entries the walk starts from.
-    RowHop(const GraphView& graph, ScoreRows score, std::size_t seeds) : graph_(graph), score_(score), n_seeds_(seeds) {}
+    RowHop(const GraphView& graph, ScoreRows score, FetchRows fetch, std::size_t seeds)
+        : graph_(graph), score_(score), fetch_(fetch), n_seeds_(seeds) {}
 
     // Only the best entries count as visited: a walk may still come upon the others.
     template <class Collect>
-    void seed(WalkScratch& scratch, Collect collect) {
+    void seed(WalkScratch& scratch, Collect& collect) {
         const std::vector<std::uint32_t>& entries = *graph_.entries;
         scratch.seed_scores.resize(entries.size());
         score_(entries.data(), entries.size(), scratch.seed_scores.data());
         scratch.seeds.reset(n_seeds_);
-        for (std::size_t i = 0; i < entries.size(); ++i) scratch.seeds.push(scratch.seed_scores[i], entries[i]);
+        for (std::size_t i = 0; i < entries.size(); ++i) {
+            if (scratch.seed_scores[i] > scratch.seeds.worst()) scratch.seeds.push(scratch.seed_scores[i], entries[i]);
+        }
         for (std::size_t i = 0; i < scratch.seeds.size(); ++i) {
             const ScoredRow s = scratch.seeds[i];
             scratch.visited.insert(s.row);
@@ -100,16 +140,21 @@ public:
         const auto* list = reinterpret_cast<const std::uint8_t*>(graph_.list(row));
         for (std::size_t b = 0; b < graph_.degree * sizeof(std::uint32_t); b += 64) prefetch_line(list + b);
     }
-    std::size_t expand(std::uint32_t row, VisitedRows& visited, std::uint32_t* rows, float* scores) {
-        const std::size_t n = unvisited(graph_, row, visited, rows);
-        score_(rows, n, scores);
-        return n;
+    void gather(std::uint32_t row, VisitedRows& visited, HopRows& found) const {
+        found.n = unvisited(graph_, row, visited, found.rows);
+        fetch_(found.rows, found.n);
     }
+    void score(HopRows& found) const { score_(found.rows, found.n, found.scores); }
 
 private:
     const GraphView& graph_;
     ScoreRows score_;
+    FetchRows fetch_;
     std::size_t n_seeds_;
+};
+
+struct FetchNothing {
+    void operator()(const std::uint32_t*, std::size_t) const {}
 };
 
 }  // namespace residua::index

@@ -140,8 +140,7 @@ std::unique_ptr<BuildSpace> HNSWIndex::make_space(const codec::Codec* codec, Con
                 }
             }
         };
-        RowHop hop(graph, score, kWalkSeeds);
-        walk(hop, graph.n, ef, scratch, [](float, std::uint32_t) {});
+            walk(RowHop(graph, score, FetchNothing{}, kWalkSeeds), graph.n, ef, scratch, [](float, std::uint32_t) {});
     };
     return std::make_unique<SparseSpace>(placement_, vector, walk_to);
 }

@@ -81,6 +81,7 @@ private:
     };
     struct Change;  // a change in preparation
     struct Scorers;  // of a batch of queries
+    class Scratches;
 
     // Searching (hnsw_search.cpp).
     SearchResult search_with(ConstMatrix queries, Scorers& scorers, const SearchParams& params) const;

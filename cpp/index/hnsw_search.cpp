@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Searches of an HNSWIndex: a walk per query, or a scan of the few rows that may be returned.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cmath>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <utility>
 
@@ -19,7 +21,8 @@
 namespace residua::index {
 namespace {
 
-constexpr std::size_t kChunk = 8;          // queries of a task
+constexpr std::size_t kChunk = 16;         // queries of a task
+constexpr std::size_t kTogether = 4;       // walks that take turns
 constexpr std::size_t kScanBatch = 64;     // rows that a scan scores at a time
 constexpr double kScoredPerKept = 16.0;    // rows that a walk scores for each row of its beam
 constexpr double kMaxWiden = 16.0;
@@ -43,7 +46,50 @@ void scan_allowed(const codec::RowScorer& scorer, const std::uint8_t* codes, std
     flush();
 }
 
+// Takes the walks of queries [begin, end) in turns, a step each, so that memory works for all at once.
+template <class MakeWalk>
+void walk_together(std::size_t begin, std::size_t end, const MakeWalk& make) {
+    using W = decltype(make(begin));
+    std::array<std::optional<W>, kTogether> walks;
+    std::size_t next = begin, running = 0;
+    for (auto& w : walks) {
+        if (next < end) w.emplace(make(next++));
+        running += w.has_value();
+    }
+    while (running > 0) {
+        for (auto& w : walks) {
+            if (!w) continue;
+            if (!w->done()) {
+                w->step();
+            } else if (next < end) {
+                w.emplace(make(next++));
+            } else {
+                w.reset();
+                --running;
+            }
+        }
+    }
+}
+
 }  // namespace
+
+// Scratches for a number of walks, which go back to the index.
+class HNSWIndex::Scratches {
+public:
+    Scratches(const HNSWIndex& index, std::size_t n) : index_(index) {
+        for (std::size_t i = 0; i < n; ++i) scratch_.push_back(index.take_scratch());
+    }
+    ~Scratches() {
+        for (auto& s : scratch_) index_.give_scratch(std::move(s));
+    }
+    Scratches(const Scratches&) = delete;
+    Scratches& operator=(const Scratches&) = delete;
+    std::unique_ptr<WalkScratch>& operator[](std::size_t i) { return scratch_[i]; }
+
+private:
+    const HNSWIndex& index_;
+    std::vector<std::unique_ptr<WalkScratch>> scratch_;
+};
 
 std::unique_ptr<WalkScratch> HNSWIndex::take_scratch() const {
     const std::lock_guard lock(scratch_mutex_);
@@ -144,47 +190,51 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, Scorers& scorers, const
     if (k == 0) return finish(std::move(hits), std::move(out));
     std::atomic<std::uint64_t> visited{0};
     const std::uint8_t* codes = v->codes.data;
+    const codec::RowScorer* const scorer = scans || !scorers.edges ? &scorers.rows() : nullptr;
+    const auto score_to = [&](std::size_t q) {
+        return [scorer, codes, q](const std::uint32_t* rows, std::size_t m, float* s) { scorer->score(codes, rows, m, q, s); };
+    };
+    const auto fetch = [&](const std::uint32_t* rows, std::size_t m) { scorer->prefetch(codes, rows, m); };
     parallel_for(queries.rows, kChunk, params.num_threads, [&](std::size_t begin, std::size_t end, int) {
-        auto scratch = take_scratch();
-        Beam& found = scratch->found;
+        Scratches scratch(*this, end - begin);
+        // collector(q): what sees the rows that the walk of a query scores.
+        const auto walk_all = [&](auto collector) {
+            if (scorers.edges) {
+                for (std::size_t q = begin; q < end; ++q) {
+                    walk_edges(v->edges, *scorers.edges, q, beam, *scratch[q - begin], collector(q));
+                }
+                return;
+            }
+            walk_together(begin, end, [&](std::size_t q) {
+                return Walk(RowHop(v->graph, score_to(q), fetch, kWalkSeeds), v->graph.n, beam, *scratch[q - begin],
+                            collector(q));
+            });
+        };
+        if (!scans && allowed == nullptr) {
+            walk_all([](std::size_t) { return CollectNone(); });
+        } else if (!scans) {
+            walk_all([&](std::size_t q) {
+                Beam& found = scratch[q - begin]->found;
+                found.reset(keep);
+                return [&found, allowed](float s, std::uint32_t r) {
+                    if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
+                };
+            });
+        }
         std::uint64_t scored = 0;
         for (std::size_t q = begin; q < end; ++q) {
-            found.reset(keep);
-            const auto collect = [&](float s, std::uint32_t r) {
-                if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
-            };
-            const auto ignore = [](float, std::uint32_t) {};
-            if (!scans && scorers.edges) {
-                if (allowed == nullptr) {
-                    walk_edges(v->edges, *scorers.edges, q, beam, false, *scratch, ignore);
-                } else {
-                    walk_edges(v->edges, *scorers.edges, q, beam, true, *scratch, collect);
-                }
-                scored += scratch->visited.count();
-            } else if (!scans) {
-                const auto& scorer = scorers.rows();
-                const auto score = [&](const std::uint32_t* rows, std::size_t m, float* s) {
-                    scorer.score(codes, rows, m, q, s);
-                };
-                RowHop hop(v->graph, score, kWalkSeeds);
-                if (allowed == nullptr) {
-                    walk(hop, v->graph.n, beam, *scratch, ignore);
-                } else {
-                    walk(hop, v->graph.n, beam, *scratch, collect);
-                }
-                scored += scratch->visited.count();
-            }
-            const Beam& kept = scans || allowed != nullptr ? found : scratch->beam;
-            if (scans || kept.size() < k) {
-                found.reset(keep);
-                scan_allowed(scorers.rows(), codes, n, allowed, q, found);
+            WalkScratch& s = *scratch[q - begin];
+            if (!scans) scored += s.visited.count();
+            const Beam* best = allowed == nullptr ? &s.beam : &s.found;
+            if (scans || best->size() < k) {
+                s.found.reset(keep);
+                scan_allowed(scorers.rows(), codes, n, allowed, q, s.found);
                 scored += matches;
+                best = &s.found;
             }
-            const Beam& best = kept.size() < k ? found : kept;
-            for (std::size_t i = 0; i < std::min(keep, best.size()); ++i) hits[q].push_back(best[i]);
+            for (std::size_t i = 0; i < std::min(keep, best->size()); ++i) hits[q].push_back((*best)[i]);
         }
         visited += scored;
-        give_scratch(std::move(scratch));
     });
     out.visited = queries.rows == 0 ? 0 : visited / queries.rows;
     if (exact_last) {

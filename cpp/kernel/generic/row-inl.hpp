@@ -7,7 +7,7 @@
 namespace residua::kernel {
 namespace {
 
-constexpr std::size_t kRowsAhead = 3;  // rows between a read and its prefetch
+constexpr std::size_t kRowsAhead = 8;  // rows between a read and its prefetch
 constexpr std::size_t kLine = 64;
 
 inline void prefetch_row(const void* row, std::size_t bytes) {
@@ -34,10 +34,7 @@ inline PieceSums add_run(PieceSums total, const FieldRun& run, const std::uint8_
 
 inline void fields_simd(const FieldLayout& layout, const std::uint8_t* codes, std::size_t stride,
                         const std::uint32_t* rows, std::size_t n, const std::int8_t* weights, std::int32_t* out) {
-    const std::size_t bytes = layout.bytes();
-    for (std::size_t i = 0; i < n && i < kRowsAhead; ++i) prefetch_row(codes + rows[i] * stride, bytes);
     for (std::size_t i = 0; i < n; ++i) {
-        if (i + kRowsAhead < n) prefetch_row(codes + rows[i + kRowsAhead] * stride, bytes);
         const std::uint8_t* code = codes + rows[i] * stride;
         const std::int8_t* w = weights;
         PieceSums total = piece_zero();
