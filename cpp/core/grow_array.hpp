@@ -61,14 +61,15 @@ public:
 
 private:
     void move_to(std::size_t capacity) {
-        std::shared_ptr<T[]> block(allocate(capacity), [](T* p) { AlignedAllocator<T>().deallocate(p, 0); });
+        capacity = std::max<std::size_t>(1, capacity);
+        std::shared_ptr<T[]> block(AlignedAllocator<T>().allocate(capacity),
+                                   [capacity](T* p) { AlignedAllocator<T>().deallocate(p, capacity); });
         if (size_ > 0) std::memcpy(block.get(), data(), size_ * sizeof(T));
         block_ = std::move(block);
         shown_ = nullptr;
         owner_.reset();
         capacity_ = capacity;
     }
-    static T* allocate(std::size_t n) { return AlignedAllocator<T>().allocate(std::max<std::size_t>(1, n)); }
 
     std::shared_ptr<T[]> block_;
     const T* shown_ = nullptr;
