@@ -6,14 +6,9 @@
 #include <cstddef>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace residua {
 
 inline constexpr std::size_t kCacheLine = 64;
-inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 // Throws std::bad_alloc. `bytes` of release are those of acquire.
 void* acquire_lines(std::size_t bytes);
@@ -30,11 +25,6 @@ struct AlignedAllocator {
     template <class U>
     bool operator==(const AlignedAllocator<U>&) const noexcept {
         return true;
-    }
-
-private:
-    static std::align_val_t alignment(std::size_t bytes) {
-        return std::align_val_t{bytes >= 2 * kHugePage ? kHugePage : kCacheLine};
     }
 };
 
