@@ -249,7 +249,8 @@ void HNSWIndex::repair(int num_threads) {
         builder.repair(live_);
         builder.connect(live_);
     }
-    unrepaired_ = unchecked_ = 0;
+    unrepaired_ = 0;
+    unchecked_ = 0;
     change.kept = true;
     graph_.keep_changes();
     publish();
