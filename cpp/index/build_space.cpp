@@ -109,10 +109,19 @@ float SparseSpace::squared_norm(std::uint32_t row) const {
     return static_cast<float>(length_squared(x.data(), x.size()));
 }
 
-void SparseSpace::distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const {
+void SparseSpace::find_slots(const std::uint32_t* rows, std::size_t n) const {
     slots_of_.resize(n);
     for (std::size_t i = 0; i < n; ++i) slots_of_[i] = slots_.at(rows[i]);
+}
+
+void SparseSpace::distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const {
+    find_slots(rows, n);
     rows_.distances(slots_.at(row), slots_of_.data(), n, out);
+}
+
+void SparseSpace::gaps(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const {
+    find_slots(rows, n);
+    rows_.gaps(slots_.at(row), slots_of_.data(), n, out);
 }
 
 }  // namespace residua::index

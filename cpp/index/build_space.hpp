@@ -40,6 +40,8 @@ public:
     // Before distances between these rows are asked for; not from several threads unless is_dense().
     virtual void load(std::span<const std::uint32_t> rows) = 0;
     virtual void distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const = 0;
+    // Squared distances, whatever makes rows near: by which neighbours are told apart.
+    virtual void gaps(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const = 0;
     virtual bool is_dense() const = 0;
     // Whether walks are after long rows: the inner product. Their lengths, of any rows.
     virtual bool seeks_long_rows() const = 0;
@@ -55,6 +57,9 @@ public:
     void walk_near(std::uint32_t row, const GraphView& graph, std::size_t ef, WalkScratch& scratch) const override;
     void load(std::span<const std::uint32_t>) override {}
     void distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const override;
+    void gaps(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const override {
+        rows_.gaps(row, rows, n, out);
+    }
     bool is_dense() const override { return true; }
     bool seeks_long_rows() const override { return long_rows_; }
     float squared_norm(std::uint32_t row) const override { return rows_.squared_norm(row); }
@@ -77,11 +82,14 @@ public:
     }
     void load(std::span<const std::uint32_t> rows) override;
     void distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const override;
+    void gaps(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const override;
     bool is_dense() const override { return false; }
     bool seeks_long_rows() const override { return placement_.metric == Metric::ip; }
     float squared_norm(std::uint32_t row) const override;
 
 private:
+    void find_slots(const std::uint32_t* rows, std::size_t n) const;
+
     const Placement& placement_;
     Vector vector_;
     Walk walk_;

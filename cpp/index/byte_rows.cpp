@@ -43,19 +43,30 @@ void ByteRows::set(std::size_t i, const float* x) {
     norm_[i] = (scale * scale) * static_cast<float>(squares);
 }
 
-void ByteRows::distances(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out) const {
+template <class Take>
+void ByteRows::products(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out, Take take) const {
     std::int32_t sums[kBatch];
     for (std::size_t begin = 0; begin < n; begin += kBatch) {
         const std::size_t m = std::min(kBatch, n - begin);
         kernels_.signed_bytes(row(i), codes_.data(), stride_, rows + begin, m, stride_, sums);
         for (std::size_t j = 0; j < m; ++j) {
             const std::uint32_t r = rows[begin + j];
-            const float product = (scale_[i] * scale_[r]) * static_cast<float>(sums[j]);
-            // Equal rows have equal norms and products, so their distance is exactly 0.
-            const float d = longest_ > 0 ? longest_ - product : (norm_[i] + norm_[r]) - 2.0f * product;
-            out[begin + j] = std::max(0.0f, d);
+            out[begin + j] = std::max(0.0f, take(r, (scale_[i] * scale_[r]) * static_cast<float>(sums[j])));
         }
     }
+}
+
+void ByteRows::distances(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out) const {
+    if (longest_ > 0) {
+        products(i, rows, n, out, [&](std::uint32_t, float product) { return longest_ - product; });
+    } else {
+        gaps(i, rows, n, out);
+    }
+}
+
+// Equal rows have equal norms and products, so their distance is exactly 0.
+void ByteRows::gaps(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out) const {
+    products(i, rows, n, out, [&](std::uint32_t r, float product) { return (norm_[i] + norm_[r]) - 2.0f * product; });
 }
 
 }  // namespace residua::index

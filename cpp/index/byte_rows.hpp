@@ -28,9 +28,14 @@ public:
 
     // out[j] = squared distance of row i to rows[j], or as said above; not negative.
     void distances(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out) const;
+    // Squared distances in any case.
+    void gaps(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out) const;
     static std::size_t bytes_per_row(std::size_t dim);
 
 private:
+    // out[j] = take(rows[j], product).
+    template <class Take>
+    void products(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out, Take take) const;
     const std::int8_t* row(std::size_t i) const { return codes_.data() + i * stride_; }
 
     const kernel::RowKernels& kernels_;

@@ -26,20 +26,24 @@ std::span<const std::uint32_t> NeighbourChoice::choose(std::uint32_t row, std::v
         const std::uint32_t x = mixed(row, a.row), y = mixed(row, b.row);
         return x != y ? x < y : a.row < b.row;
     });
-    std::size_t equal = 0;  // rows at distance 0 that may still be kept
     alive_.clear();
-    reach_.clear();
     chosen_.clear();
-    for (const Neighbour& c : candidates) {
-        if (c.distance == 0.0f && ++equal > most / 4) continue;
-        alive_.push_back(c.row);
-        reach_.push_back(c.distance);
+    for (const Neighbour& c : candidates) alive_.push_back(c.row);
+    reach_.resize(alive_.size());
+    space_.gaps(row, alive_.data(), alive_.size(), reach_.data());
+    std::size_t equal = 0, count = 0;
+    for (std::size_t i = 0; i < alive_.size(); ++i) {
+        if (reach_[i] == 0.0f && ++equal > most / 4) continue;
+        alive_[count] = alive_[i];
+        reach_[count++] = reach_[i];
     }
+    alive_.resize(count);
+    reach_.resize(count);
     while (!alive_.empty() && chosen_.size() < most) {
         const std::uint32_t next = alive_.front();
         chosen_.push_back(next);
         distance_.resize(alive_.size());
-        space_.distances(next, alive_.data() + 1, alive_.size() - 1, distance_.data());
+        space_.gaps(next, alive_.data() + 1, alive_.size() - 1, distance_.data());
         std::size_t kept = 0;
         for (std::size_t i = 1; i < alive_.size(); ++i) {
             if (slack * distance_[i - 1] < reach_[i]) continue;
