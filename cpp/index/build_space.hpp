@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The distances by which a graph is built. Rows stand in a space in which the nearest rows are the ones
-// worth an edge: of unit length under cosine, lifted to one length under the inner product, so that the
-// order by squared distance is the order by score. They are centred, and kept as signed bytes.
+// The distances by which a graph is built, between rows that are kept as signed bytes: squared ones of
+// centred rows, which under cosine have unit length first; under the inner product, the smaller the larger
+// the product is, so that edges lead to long rows (ip-NSW, Morozov and Babenko, 2018).
 #pragma once
 
 #include <cstddef>
@@ -23,10 +23,11 @@ namespace residua::index {
 struct Placement {
     Metric metric = Metric::l2;
     std::vector<float> center;     // dim; after normalisation under cosine
-    double largest_squared = 0.0;  // inner product: the length that all rows are lifted to
+    double largest_squared = 0.0;  // inner product: the squared length of the longest row
 
-    // out: dim values; returns the lift.
-    float place(const float* x, float* out) const;
+    // out: dim values.
+    void place(const float* x, float* out) const;
+    ByteRows no_rows() const;
 };
 // Of vectors like these; the center of some thousands of them.
 Placement make_placement(Metric metric, ConstMatrix x, const Placement& before);
@@ -39,7 +40,12 @@ public:
     // Before distances between these rows are asked for; not from several threads unless is_dense().
     virtual void load(std::span<const std::uint32_t> rows) = 0;
     virtual void distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const = 0;
+    // Squared distances, whatever makes rows near: by which neighbours are told apart.
+    virtual void gaps(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const = 0;
     virtual bool is_dense() const = 0;
+    // Whether walks are after long rows: the inner product. Their lengths, of any rows.
+    virtual bool seeks_long_rows() const = 0;
+    virtual float squared_norm(std::uint32_t row) const = 0;
 };
 
 // All rows, held for the time of a large change.
@@ -51,9 +57,15 @@ public:
     void walk_near(std::uint32_t row, const GraphView& graph, std::size_t ef, WalkScratch& scratch) const override;
     void load(std::span<const std::uint32_t>) override {}
     void distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const override;
+    void gaps(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const override {
+        rows_.gaps(row, rows, n, out);
+    }
     bool is_dense() const override { return true; }
+    bool seeks_long_rows() const override { return long_rows_; }
+    float squared_norm(std::uint32_t row) const override { return rows_.squared_norm(row); }
 
 private:
+    bool long_rows_;
     ByteRows rows_;
 };
 
@@ -70,9 +82,14 @@ public:
     }
     void load(std::span<const std::uint32_t> rows) override;
     void distances(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const override;
+    void gaps(std::uint32_t row, const std::uint32_t* rows, std::size_t n, float* out) const override;
     bool is_dense() const override { return false; }
+    bool seeks_long_rows() const override { return placement_.metric == Metric::ip; }
+    float squared_norm(std::uint32_t row) const override;
 
 private:
+    void find_slots(const std::uint32_t* rows, std::size_t n) const;
+
     const Placement& placement_;
     Vector vector_;
     Walk walk_;

@@ -15,18 +15,18 @@ std::size_t padded(std::size_t dim) { return (dim + kernel::kPieceBytes - 1) / k
 
 }  // namespace
 
-ByteRows::ByteRows(std::size_t dim) : kernels_(kernel::active().rows), dim_(dim), stride_(padded(dim)) {}
+ByteRows::ByteRows(std::size_t dim, float longest)
+    : kernels_(kernel::active().rows), dim_(dim), stride_(padded(dim)), longest_(longest) {}
 
-std::size_t ByteRows::bytes_per_row(std::size_t dim) { return padded(dim) + 3 * sizeof(float); }
+std::size_t ByteRows::bytes_per_row(std::size_t dim) { return padded(dim) + 2 * sizeof(float); }
 
 void ByteRows::resize(std::size_t n) {
     codes_.resize(n * stride_);
     scale_.resize(n);
     norm_.resize(n);
-    lift_.resize(n);
 }
 
-void ByteRows::set(std::size_t i, const float* x, float lift) {
+void ByteRows::set(std::size_t i, const float* x) {
     float largest = 0.0f;
     for (std::size_t j = 0; j < dim_; ++j) largest = std::max(largest, std::fabs(x[j]));
     const float scale = largest / 127.0f;
@@ -41,22 +41,32 @@ void ByteRows::set(std::size_t i, const float* x, float lift) {
     }
     scale_[i] = scale;
     norm_[i] = (scale * scale) * static_cast<float>(squares);
-    lift_[i] = lift;
 }
 
-void ByteRows::distances(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out) const {
+template <class Take>
+void ByteRows::products(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out, Take take) const {
     std::int32_t sums[kBatch];
     for (std::size_t begin = 0; begin < n; begin += kBatch) {
         const std::size_t m = std::min(kBatch, n - begin);
         kernels_.signed_bytes(row(i), codes_.data(), stride_, rows + begin, m, stride_, sums);
         for (std::size_t j = 0; j < m; ++j) {
             const std::uint32_t r = rows[begin + j];
-            const float lift = lift_[i] - lift_[r];
-            // Equal rows have equal norms and products, so their distance is exactly 0.
-            const float d = (norm_[i] + norm_[r]) - 2.0f * ((scale_[i] * scale_[r]) * static_cast<float>(sums[j]));
-            out[begin + j] = std::max(0.0f, d) + lift * lift;
+            out[begin + j] = std::max(0.0f, take(r, (scale_[i] * scale_[r]) * static_cast<float>(sums[j])));
         }
     }
+}
+
+void ByteRows::distances(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out) const {
+    if (longest_ > 0) {
+        products(i, rows, n, out, [&](std::uint32_t, float product) { return longest_ - product; });
+    } else {
+        gaps(i, rows, n, out);
+    }
+}
+
+// Equal rows have equal norms and products, so their distance is exactly 0.
+void ByteRows::gaps(std::uint32_t i, const std::uint32_t* rows, std::size_t n, float* out) const {
+    products(i, rows, n, out, [&](std::uint32_t r, float product) { return (norm_[i] + norm_[r]) - 2.0f * product; });
 }
 
 }  // namespace residua::index

@@ -20,29 +20,33 @@ std::uint32_t mixed(std::uint32_t a, std::uint32_t b) {
 }  // namespace
 
 std::span<const std::uint32_t> NeighbourChoice::choose(std::uint32_t row, std::vector<Neighbour>& candidates,
-                                                       std::size_t most) {
+                                                       std::size_t most, float slack) {
     std::sort(candidates.begin(), candidates.end(), [row](const Neighbour& a, const Neighbour& b) {
         if (a.distance != b.distance) return a.distance < b.distance;
         const std::uint32_t x = mixed(row, a.row), y = mixed(row, b.row);
         return x != y ? x < y : a.row < b.row;
     });
-    std::size_t equal = 0;  // rows at distance 0 that may still be kept
     alive_.clear();
-    reach_.clear();
     chosen_.clear();
-    for (const Neighbour& c : candidates) {
-        if (c.distance == 0.0f && ++equal > most / 4) continue;
-        alive_.push_back(c.row);
-        reach_.push_back(c.distance);
+    for (const Neighbour& c : candidates) alive_.push_back(c.row);
+    reach_.resize(alive_.size());
+    space_.gaps(row, alive_.data(), alive_.size(), reach_.data());
+    std::size_t equal = 0, count = 0;
+    for (std::size_t i = 0; i < alive_.size(); ++i) {
+        if (reach_[i] == 0.0f && ++equal > most / 4) continue;
+        alive_[count] = alive_[i];
+        reach_[count++] = reach_[i];
     }
+    alive_.resize(count);
+    reach_.resize(count);
     while (!alive_.empty() && chosen_.size() < most) {
         const std::uint32_t next = alive_.front();
         chosen_.push_back(next);
         distance_.resize(alive_.size());
-        space_.distances(next, alive_.data() + 1, alive_.size() - 1, distance_.data());
+        space_.gaps(next, alive_.data() + 1, alive_.size() - 1, distance_.data());
         std::size_t kept = 0;
         for (std::size_t i = 1; i < alive_.size(); ++i) {
-            if (distance_[i - 1] < reach_[i]) continue;
+            if (slack * distance_[i - 1] < reach_[i]) continue;
             alive_[kept] = alive_[i];
             reach_[kept++] = reach_[i];
         }
@@ -52,10 +56,22 @@ std::span<const std::uint32_t> NeighbourChoice::choose(std::uint32_t row, std::v
     return chosen_;
 }
 
-std::vector<std::uint32_t> choose_entries(std::span<const std::uint32_t> rows, std::uint64_t seed) {
+std::vector<std::uint32_t> choose_entries(std::span<const std::uint32_t> rows, std::uint64_t seed,
+                                          const std::function<float(std::uint32_t)>& squared_norm) {
     const auto wanted = static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(rows.size()))));
     std::vector<std::uint32_t> out;
     for (const std::size_t i : sample_rows(rows.size(), wanted, seed)) out.push_back(rows[i]);
+    if (squared_norm) {
+        std::vector<Neighbour> longest;
+        for (const std::uint32_t r : rows) longest.push_back({-squared_norm(r), r});
+        const auto end = longest.begin() + static_cast<std::ptrdiff_t>(wanted);
+        std::partial_sort(longest.begin(), end, longest.end(), [](const Neighbour& a, const Neighbour& b) {
+            return a.distance != b.distance ? a.distance < b.distance : a.row < b.row;
+        });
+        for (auto it = longest.begin(); it != end; ++it) out.push_back(it->row);
+        std::sort(out.begin(), out.end());
+        out.erase(std::unique(out.begin(), out.end()), out.end());
+    }
     return out;
 }
 
@@ -66,7 +82,23 @@ GraphBuilder::GraphBuilder(Graph& graph, BuildSpace& space, const BuildParams& p
 }
 
 void GraphBuilder::renew_entries(std::span<const std::uint32_t> rows) {
-    graph_.set_entries(choose_entries(rows, p_.seed));
+    std::function<float(std::uint32_t)> norm;
+    if (space_.seeks_long_rows()) norm = [this](std::uint32_t r) { return space_.squared_norm(r); };
+    graph_.set_entries(choose_entries(rows, p_.seed, norm));
+}
+
+// A row longer than all entries becomes one.
+void GraphBuilder::take_entries(std::span<const std::uint32_t> batch) {
+    float longest = 0.0f;
+    for (const std::uint32_t r : graph_.entries()) longest = std::max(longest, space_.squared_norm(r));
+    std::vector<std::uint32_t> entries(graph_.entries().begin(), graph_.entries().end());
+    for (const std::uint32_t r : batch) {
+        const float norm = space_.squared_norm(r);
+        if (norm <= longest) continue;
+        longest = norm;
+        if (std::find(entries.begin(), entries.end(), r) == entries.end()) entries.push_back(r);
+    }
+    if (entries.size() > graph_.entries().size()) graph_.set_entries(std::move(entries));
 }
 
 // Of the rows in w.rows.
@@ -95,6 +127,8 @@ void GraphBuilder::insert(std::span<const std::uint32_t> rows, const std::functi
             if (linked.empty()) linked.assign(1, rows[0]);
             renew_entries(linked);
             entries = std::max<std::size_t>(graph_.entries().size(), 16);
+        } else if (space_.seeks_long_rows()) {
+            take_entries(rows.subspan(begin, std::min(kBatch, rows.size() - begin)));
         }
         after_batch();
     }

@@ -36,8 +36,10 @@ struct Neighbour {
 class NeighbourChoice {
 public:
     explicit NeighbourChoice(const BuildSpace& space) : space_(space) {}
-    // Candidates are loaded, and other rows than `row`; they get sorted. The result holds until the next call.
-    std::span<const std::uint32_t> choose(std::uint32_t row, std::vector<Neighbour>& candidates, std::size_t most);
+    // Candidates are loaded, and other rows than `row`; they get sorted. A kept one rules out another that is
+    // `slack` times nearer to it. The result holds until the next call.
+    std::span<const std::uint32_t> choose(std::uint32_t row, std::vector<Neighbour>& candidates, std::size_t most,
+                                          float slack = 1.0f);
 
 private:
     const BuildSpace& space_;
@@ -75,6 +77,7 @@ private:
     Worker& worker(int i) { return workers_[static_cast<std::size_t>(i)]; }
     void insert_batch(std::span<const std::uint32_t> rows);
     void choose_links(std::span<const std::uint32_t> batch, std::size_t i, Worker& w);
+    void take_entries(std::span<const std::uint32_t> batch);
     void link_back(std::uint32_t target, std::span<const std::uint64_t> pairs, Worker& w);
     void repair_list(std::uint32_t row, const Bitset& live, Worker& w);
     // w.candidates: the rows of w.rows, loaded.
@@ -89,6 +92,8 @@ private:
 };
 
 // Rows that walks of a graph of these rows start from.
-std::vector<std::uint32_t> choose_entries(std::span<const std::uint32_t> rows, std::uint64_t seed);
+// squared_norm, unless empty: long rows come first, which are what inner products look for.
+std::vector<std::uint32_t> choose_entries(std::span<const std::uint32_t> rows, std::uint64_t seed,
+                                          const std::function<float(std::uint32_t)>& squared_norm);
 
 }  // namespace residua::index

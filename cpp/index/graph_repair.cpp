@@ -7,6 +7,12 @@
 #include "index/graph_build.hpp"
 
 namespace residua::index {
+namespace {
+
+// Strict choices, repeated, would thin the graph out.
+constexpr float kRepairSlack = 1.2f;
+
+}  // namespace
 
 void GraphBuilder::repair_list(std::uint32_t row, const Bitset& live, Worker& w) {
     const auto list = graph_.neighbours(row);
@@ -24,7 +30,7 @@ void GraphBuilder::repair_list(std::uint32_t row, const Bitset& live, Worker& w)
     std::sort(w.rows.begin(), w.rows.end());
     w.rows.erase(std::unique(w.rows.begin(), w.rows.end()), w.rows.end());
     collect(row, w);
-    graph_.set_list(row, w.choice.choose(row, w.candidates, graph_.degree()));
+    graph_.set_list(row, w.choice.choose(row, w.candidates, graph_.degree(), kRepairSlack));
 }
 
 void GraphBuilder::repair(const Bitset& live) {

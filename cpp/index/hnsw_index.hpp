@@ -7,6 +7,7 @@
 // Changes prepare beside running searches, and take the lock to become visible only.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -110,7 +111,7 @@ private:
     EdgeStore edges_;                // turbo, once there is a codec
     Bitset live_;
     Placement placement_;
-    std::size_t unrepaired_ = 0;  // rows removed since the last repair
+    std::atomic<std::size_t> unrepaired_{0};  // rows removed since the last repair
     std::size_t unchecked_ = 0;   // rows added since connect() last ran
 
     mutable std::mutex view_mutex_;

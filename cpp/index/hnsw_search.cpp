@@ -174,12 +174,14 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, Scorers& scorers, const
     const std::size_t asked = std::max({params.ef != 0 ? params.ef : kDefaultEf, k,
                                         params.rerank > 0 ? static_cast<std::size_t>(params.rerank) : 0});
     const std::size_t ef = std::min(asked, n);
-    const std::size_t enough = codec_ ? candidates(params, k, matches) : k + 8;
-    const std::size_t keep = std::min({matches, std::max(k, params.rerank > 0 ? enough : std::min(enough, ef))});
+    // The whole beam is settled unless the caller says how much of it: beside the walk that costs little.
+    const std::size_t keep = std::min(matches, codec_ == nullptr ? std::max(k, std::min(k + 8, ef)) : params.rerank > 0 ? std::max(k, static_cast<std::size_t>(params.rerank)) : std::max(k, ef));
     // A walk finds one row to return among 1 / share that it keeps.
     const double share = n == 0 ? 1.0 : static_cast<double>(matches) / static_cast<double>(n);
-    const double widen = chosen ? std::min(kMaxWiden, 1.0 / std::max(share, 1e-9)) : 1.0;
-    const auto beam = std::min(n, static_cast<std::size_t>(static_cast<double>(ef) * widen));
+    // Removed rows that edges still lead to take room as well.
+    const double gone = static_cast<double>(unrepaired_) / static_cast<double>(std::max<std::size_t>(1, ids_.size()));
+    const double widen = chosen ? std::min(kMaxWiden, 1.0 / std::max(share, 1e-9)) : 1.0 + std::min(1.0, gone);
+    const auto beam = std::min(n, static_cast<std::size_t>(std::ceil(static_cast<double>(ef) * widen)));
     const bool scans = matches <= ef || (chosen != nullptr && static_cast<double>(matches) < kScoredPerKept * static_cast<double>(beam));
 
     SearchResult out;

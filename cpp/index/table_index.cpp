@@ -48,7 +48,7 @@ std::shared_ptr<const codec::Codec> TableIndex::codec() const {
     return codec_;
 }
 
-std::unique_lock<std::shared_mutex> TableIndex::lock_unless_aside() {
+std::unique_lock<FairMutex> TableIndex::lock_unless_aside() {
     std::unique_lock lock(mutex_, std::defer_lock);
     if (!prepares_aside()) lock.lock();
     return lock;

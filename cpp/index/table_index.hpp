@@ -19,6 +19,7 @@
 
 #include "codec/codec.hpp"
 #include "core/bitset.hpp"
+#include "core/fair_mutex.hpp"
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
@@ -136,14 +137,14 @@ protected:
     bool wants_codec_;
     std::string codec_recipe_;
     mutable std::mutex writing_;  // one change at a time; taken before the lock
-    mutable std::shared_mutex mutex_;
+    mutable FairMutex mutex_;
     std::shared_ptr<const codec::Codec> codec_;
     store::IdMap ids_;
     store::VectorStore vectors_;
     std::unique_ptr<store::VectorStore> staging_;  // float32 rows, until the codec comes
 
 private:
-    std::unique_lock<std::shared_mutex> lock_unless_aside();
+    std::unique_lock<FairMutex> lock_unless_aside();
     std::size_t erase(std::vector<std::uint32_t> rows);
     void drop_erased_rows();
     template <class Allows>

@@ -123,7 +123,7 @@ class HNSWIndex(Index):
         return index
 
     @property
-    def M(self) -> int:
+    def M(self) -> int:  # noqa: N802
         """Half the neighbours that a vector may have."""
         return self._native.M
 

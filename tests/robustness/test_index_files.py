@@ -57,7 +57,16 @@ def scalar_index() -> rz.FlatIndex:
     return index
 
 
+def graph_index() -> rz.HNSWIndex:
+    index = rz.HNSWIndex(DIM, codec=rz.ScalarCodec(DIM, 4), M=4)
+    index.add(vectors(300))
+    index.remove([4])
+    return index
+
+
 SAVED = {
+    "graph index": graph_index,
+    "exact graph": lambda: _filled(rz.HNSWIndex(DIM, metric="l2", codec=None, M=2)),
     "exact index": exact_index,
     "recurrent index": recurrent_index,
     "binary index": binary_index,
@@ -70,6 +79,11 @@ SAVED = {
     "table": lambda: rz.EmbeddingTable(vectors(40), rz.ScalarCodec(DIM, 4)),
     "float codec": lambda: rz.FloatCodec(DIM, "float16"),
 }
+
+
+def _filled(index: rz.HNSWIndex) -> rz.HNSWIndex:
+    index.add(vectors(40))
+    return index
 
 
 @cache

@@ -314,3 +314,33 @@ def test_num_threads_is_a_whole_number_of_at_least_one(value: object, error: typ
         with pytest.raises(error, match=r"num_threads must be"):
             call()
     assert len(index) == 0
+
+
+@pytest.mark.parametrize("kind", ["none", "float16", "rb4"])
+def test_graph_searches_beside_a_writer(kind: str) -> None:
+    x = vectors(1500)
+    index = rz.HNSWIndex(DIM, codec=CODECS[kind](), M=8, ef_construction=60)
+    index.add(x[:600])
+    gone, stop, wrong = [0], threading.Event(), []
+
+    def search() -> None:
+        while not stop.is_set():
+            below = gone[0]
+            hits = index.search(x[700:720], 10)
+            if (hits.counts != 10).any() or (hits.ids < below).any():
+                wrong.append(hits.ids)
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(search) for _ in range(2)]
+        try:
+            for i in range(15):
+                index.add(x[600 + i * 60 : 660 + i * 60])
+                index.remove(np.arange(i * 30, i * 30 + 30))
+                gone[0] = i * 30 + 30
+            index.compact()
+        finally:
+            stop.set()
+        for reader in readers:
+            reader.result(timeout=60)
+    assert not wrong
+    assert index._native.shape()["unreachable"] == 0
