@@ -123,38 +123,31 @@ std::vector<TopK> FlatIndex::scan(const codec::Scorer& scorer, std::size_t keep,
     if (nq == 0 || n == 0 || keep == 0) return pools;
     const codec::BlockView view{codes_.data(), n};
 
-    // Rows in pieces that stay in the second-level cache while all queries of a task pass over them.
+    // Rows in pieces that stay in the second-level cache while the queries pass over them.
     constexpr std::size_t kPieceBytes = 256 * 1024;
-    const std::size_t piece =
-        std::max<std::size_t>(1, kPieceBytes / codec_->block_bytes()) * kBlockRows;
-    const auto pass = [&](std::size_t row_begin, std::size_t row_end, std::size_t q_begin, std::size_t q_end,
-                          TopK* out) {
-        for (std::size_t r = row_begin; r < row_end; r += piece) {
-            scorer.top_k(view, r, std::min(row_end, r + piece), allowed, q_begin, q_end, out);
+    const std::size_t piece = std::max<std::size_t>(1, kPieceBytes / codec_->block_bytes()) * kBlockRows;
+    // Threads share the rows: what a scorer does once per piece is then done once for all queries. Several
+    // parts per thread, so that a slow one does not keep the others waiting; but a small part costs more
+    // than it saves, and every part ends within a second, for interrupts.
+    constexpr std::size_t kMaxQueries = 1024, kMinBytes = 1024 * 1024, kMaxPairs = std::size_t{1} << 28;
+    const std::size_t threads = std::min<std::size_t>(static_cast<std::size_t>(num_threads),
+                                                      std::max<std::size_t>(1, codes_.bytes() / kMinBytes));
+    const std::size_t parts = threads == 1 ? 1 : 4 * threads;
+    const std::size_t part_rows = std::min(RowCodes::blocks((n + parts - 1) / parts),
+                                           kMaxPairs / kMaxQueries / kBlockRows) * kBlockRows;
+    for (std::size_t q = 0; q < nq; q += kMaxQueries) {
+        const std::size_t q_end = std::min(nq, q + kMaxQueries);
+        TopK* const out = pools.data() + q;
+        std::vector<std::vector<TopK>> others(threads - 1, std::vector<TopK>(out, out + (q_end - q)));
+        parallel_for(n, part_rows, static_cast<int>(threads), [&](std::size_t begin, std::size_t end, int worker) {
+            TopK* const own = worker == 0 ? out : others[static_cast<std::size_t>(worker) - 1].data();
+            for (std::size_t r = begin; r < end; r += piece) {
+                scorer.top_k(view, r, std::min(end, r + piece), allowed, q, q_end, own);
+            }
+        });
+        for (const auto& other : others) {
+            for (std::size_t i = 0; i < other.size(); ++i) out[i].merge(other[i]);
         }
-    };
-
-    if (nq >= static_cast<std::size_t>(2 * num_threads) || num_threads == 1) {
-        // Queries of a task share what is done once per piece; a task ends within a second, for interrupts.
-        constexpr std::size_t kMaxPairs = std::size_t{1} << 28;
-        // Several tasks per thread, so that a slow one does not keep the others waiting.
-        const std::size_t tasks = num_threads == 1 ? 2 : static_cast<std::size_t>(num_threads) * 4;
-        const std::size_t grain = std::clamp<std::size_t>(std::min(nq / tasks, kMaxPairs / n), 2, 512);
-        parallel_for(nq, grain, num_threads,
-                     [&](std::size_t begin, std::size_t end, int) { pass(0, n, begin, end, pools.data() + begin); });
-        return pools;
-    }
-    // Few queries: threads share the rows. Below this a thread costs more than it saves.
-    constexpr std::size_t kMinBytes = 1024 * 1024;
-    const std::size_t by_size = std::max<std::size_t>(1, codes_.bytes() / kMinBytes);
-    const std::size_t parts = std::min<std::size_t>(static_cast<std::size_t>(num_threads), by_size);
-    const std::size_t part_rows = RowCodes::blocks((n + parts - 1) / parts) * kBlockRows;
-    std::vector<std::vector<TopK>> partial(parts, pools);
-    parallel_for(n, part_rows, num_threads, [&](std::size_t begin, std::size_t end, int) {
-        pass(begin, end, 0, nq, partial[begin / part_rows].data());
-    });
-    for (const auto& part : partial) {
-        for (std::size_t q = 0; q < nq; ++q) pools[q].merge(part[q]);
     }
     return pools;
 }
