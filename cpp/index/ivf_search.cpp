@@ -188,8 +188,12 @@ std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, const Probe
     const auto threads = static_cast<std::size_t>(num_threads);
     constexpr std::size_t kAll = ~std::size_t{0};
     if (nq >= threads || threads == 1) {
-        const std::size_t grain = (nq + threads - 1) / std::max<std::size_t>(1, threads);
-        parallel_for(nq, std::max<std::size_t>(1, grain), num_threads, [&](std::size_t begin, std::size_t end, int) {
+        // A task ends within a second, for interrupts.
+        constexpr std::size_t kMaxPairs = std::size_t{1} << 28;
+        std::size_t pairs = 0;
+        for (std::uint32_t l : probes.lists) pairs += lists_[l].n;
+        const std::size_t tasks = std::max(threads, pairs / kMaxPairs + 1);
+        parallel_for(nq, std::max<std::size_t>(1, (nq + tasks - 1) / tasks), num_threads, [&](std::size_t begin, std::size_t end, int) {
             // The nearest list first: its scores keep most rows of the others out.
             scan_lists(scorer, probes, begin, end, 0, 1, allowed, pools.data());
             scan_lists(scorer, probes, begin, end, 1, kAll / 2, allowed, pools.data());
