@@ -83,6 +83,13 @@ inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
     label.v = _mm512_mask_mov_ps(label.v, larger, l.v);
 }
 
+inline float f32_max_lane(F32 a) { return _mm512_reduce_max_ps(a.v); }
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    const __mmask16 equal = _mm512_cmp_ps_mask(b.v, _mm512_set1_ps(x), _CMP_EQ_OQ);
+    return _mm512_reduce_min_ps(_mm512_mask_mov_ps(_mm512_set1_ps(__builtin_inff()), equal, a.v));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     // 4 x 4 blocks within the quarters of the registers, then the quarters themselves.

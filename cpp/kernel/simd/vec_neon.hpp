@@ -81,6 +81,12 @@ inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
     label.v = vbslq_f32(larger, l.v, label.v);
 }
 
+inline float f32_max_lane(F32 a) { return vmaxvq_f32(a.v); }
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    return vminvq_f32(vbslq_f32(vceqq_f32(b.v, vdupq_n_f32(x)), a.v, vdupq_n_f32(__builtin_inff())));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     const float32x4_t a = vtrn1q_f32(rows[0].v, rows[1].v), b = vtrn2q_f32(rows[0].v, rows[1].v);
