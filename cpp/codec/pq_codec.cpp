@@ -30,6 +30,15 @@ double dot(const float* a, const float* b, std::size_t n) {
     return s;
 }
 
+// out[c] = -|q - word_c|^2.
+void fill_distances(ConstMatrix words, const float* q, float* out) {
+    for (std::size_t c = 0; c < words.rows; ++c) {
+        float sum = 0;
+        for (std::size_t j = 0; j < words.cols; ++j) sum -= (q[j] - words.row(c)[j]) * (q[j] - words.row(c)[j]);
+        out[c] = sum;
+    }
+}
+
 }  // namespace
 
 // Entries between all pairs of codewords, rounded up in one unit: a query that is a code copies the rows of its
@@ -37,6 +46,7 @@ double dot(const float* a, const float* b, std::size_t n) {
 struct PqCodec::PairTables {
     std::vector<std::uint8_t> entries;  // (n_subspaces, values, values)
     std::vector<float> base;            // (n_subspaces, values)
+    std::vector<float> exact;           // 4 bits: the entries before rounding
     double unit = 1;
 };
 
@@ -173,6 +183,14 @@ void PqCodec::unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_
 void PqCodec::fill_entries(ConstMatrix y, std::vector<float>& entries) const {
     const std::size_t values = layout_.values(), row = p_.n_subspaces * values;
     entries.resize(y.rows * row);
+    if (distances_are_entries()) {
+        for (std::size_t i = 0; i < y.rows; ++i) {
+            for (std::size_t m = 0; m < p_.n_subspaces; ++m) {
+                fill_distances(codebook(m), y.row(i) + begin_of(m), entries.data() + i * row + m * values);
+            }
+        }
+        return;
+    }
     for (std::size_t m = 0; m < p_.n_subspaces; ++m) {
         const std::size_t first = begin_of(m);
         const ConstMatrix part(y.data + first, y.rows, begin_of(m + 1) - first, y.stride);
@@ -193,7 +211,16 @@ void PqCodec::finish_entries(std::size_t m, float* products) const {
     }
 }
 
+std::vector<float> PqCodec::strip_entries(const float* entries) const {
+    std::vector<float> out(2 * code_bytes() * kernel::kStripBytes, 0.0f);
+    for (std::size_t m = 0; m < p_.n_subspaces; ++m) {
+        std::copy_n(entries + m * 16, 16, out.begin() + static_cast<std::ptrdiff_t>(layout_.table_offset(m)));
+    }
+    return out;
+}
+
 double PqCodec::shared_part(const float* y) const {
+    if (distances_are_entries()) return 0;
     if (p_.metric == Metric::l2) return -dot(y, y, dims_);
     return static_cast<double>(p_.square_weight) * static_cast<double>(p_.mean_square);
 }
@@ -226,9 +253,11 @@ std::unique_ptr<Scorer> PqCodec::prepare(ConstMatrix queries, int num_threads) c
         fill_entries({y.data(), n, dims_}, entries);
         for (std::size_t i = 0; i < n; ++i) {
             const float* q = y.data() + i * dims_;
-            prepared[begin + i] = {LookupTables(layout_, entries.data() + i * p_.n_subspaces * layout_.values(),
-                                                shared_part(q), magnitude(q), dims_),
-                                   std::vector<float>(q, q + dims_)};
+            const float* own = entries.data() + i * p_.n_subspaces * layout_.values();
+            const double shared = shared_part(q);
+            prepared[begin + i] = {LookupTables(layout_, own, shared, magnitude(q), dims_ + p_.n_subspaces),
+                                   p_.bits == 4 ? strip_entries(own) : std::vector<float>(q, q + dims_),
+                                   static_cast<float>(shared)};
         }
     });
     return std::make_unique<PqScorer>(*this, std::move(prepared));
@@ -243,9 +272,14 @@ const PqCodec::PairTables& PqCodec::pair_tables(int num_threads) const {
         std::vector<float> widest(p_.n_subspaces, 0.0f);
         parallel_for(p_.n_subspaces, 1, num_threads, [&](std::size_t m, std::size_t, int) {
             float* pair = all.data() + m * square;
-            panels_[m].multiply(codebook(m), {pair, values, values});
+            const bool distances = distances_are_entries();
+            if (!distances) panels_[m].multiply(codebook(m), {pair, values, values});
             for (std::size_t a = 0; a < values; ++a, pair += values) {
-                finish_entries(m, pair);
+                if (distances) {
+                    fill_distances(codebook(m), codebook(m).row(a), pair);
+                } else {
+                    finish_entries(m, pair);
+                }
                 const auto [low, high] = std::minmax_element(pair, pair + values);
                 pairs->base[m * values + a] = *low;
                 widest[m] = std::max(widest[m], *high - *low);
@@ -262,6 +296,7 @@ const PqCodec::PairTables& PqCodec::pair_tables(int num_threads) const {
                                  pairs->entries.data() + at);
             }
         });
+        if (p_.bits == 4) pairs->exact = std::move(all);
         pairs_ = std::move(pairs);
     });
     return *pairs_;
@@ -274,20 +309,23 @@ std::unique_ptr<Scorer> PqCodec::prepare_codes(const std::uint8_t* codes, std::s
         const std::size_t values = layout_.values();
         for (std::size_t i = begin; i < end; ++i) {
             const std::uint8_t* code = codes + i * code_bytes();
-            std::vector<float> y(dims_);
+            std::vector<float> y(dims_), own(pairs.exact.empty() ? 0 : p_.n_subspaces * values);
             gather(code, y.data());
             AlignedVector<std::uint8_t> tables(layout_.table_bytes(), 0);
             LookupBound bound;
             bound.unit = pairs.unit;
             bound.base = shared_part(y.data());
-            bound.slack = lookup_slack(magnitude(y.data()), dims_) + table_rounding(layout_, pairs.unit);
+            const auto shared = static_cast<float>(bound.base);
+            bound.slack = lookup_slack(magnitude(y.data()), dims_ + p_.n_subspaces) + table_rounding(layout_, pairs.unit);
             for (std::size_t m = 0; m < p_.n_subspaces; ++m) {
                 const std::size_t c = p_.bits == 8 ? code[m] : code[m / 2] >> (m % 2 * 4) & 15u;
                 bound.base += static_cast<double>(pairs.base[m * values + c]);
                 std::copy_n(pairs.entries.data() + (m * values + c) * values, values,
                             tables.data() + layout_.table_offset(m));
+                if (!own.empty()) std::copy_n(pairs.exact.data() + (m * values + c) * values, values, &own[m * values]);
             }
-            prepared[i] = {LookupTables(std::move(tables), bound), std::move(y)};
+            prepared[i] = {LookupTables(std::move(tables), bound), own.empty() ? std::move(y) : strip_entries(own.data()),
+                           shared};
         }
     });
     return std::make_unique<PqScorer>(*this, std::move(prepared));

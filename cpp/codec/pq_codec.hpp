@@ -94,10 +94,14 @@ private:
     void transform(ConstMatrix x, MutMatrix y) const;
     // Entries (n_subspaces, values) of every row of y, which replace `entries`.
     void fill_entries(ConstMatrix y, std::vector<float>& entries) const;
+    // Scores that are sums of entries need these without the cancellation of |q|^2 - 2 <q, c> + |c|^2.
+    bool distances_are_entries() const { return p_.metric == Metric::l2 && p_.bits == 4; }
     // products, of all codewords of sub-space m and one query, become entries.
     void finish_entries(std::size_t m, float* products) const;
     // What the scores of a query have beside its entries.
     double shared_part(const float* y) const;
+    // Four bits: entries (n_subspaces, 16) as a PqQuery keeps them.
+    std::vector<float> strip_entries(const float* entries) const;
     double magnitude(const float* y) const;
     const PairTables& pair_tables(int num_threads) const;
 

@@ -11,6 +11,30 @@
 namespace residua::codec {
 namespace {
 
+// The sum of the entries of one row of a block of strips, which are even in number, in one fixed order.
+float sum_entries(const PqQuery& query, const std::uint8_t* block, std::size_t row) {
+    const std::uint8_t* strip = block + row % kernel::kStripBytes;
+    const int shift = row < kernel::kStripBytes ? 0 : 4;
+    const float* entries = query.values.data();
+    const std::size_t strips = query.values.size() / 16;
+    const auto entry = [&](std::size_t s) {
+        return entries[s * 16 + (strip[s * kernel::kStripBytes] >> shift & 15u)];
+    };
+    float a = 0, b = 0, c = 0, d = 0;  // chains that do not wait for each other
+    std::size_t s = 0;
+    for (; s + 4 <= strips; s += 4) {
+        a += entry(s);
+        b += entry(s + 1);
+        c += entry(s + 2);
+        d += entry(s + 3);
+    }
+    if (s < strips) {
+        a += entry(s);
+        b += entry(s + 1);
+    }
+    return (a + b) + (c + d) + query.shared;
+}
+
 // Scores of the rows of one block whose bit is set; `buffers` has room for a code and a row.
 struct Buffers {
     explicit Buffers(const PqCodec& codec) : code(codec.code_bytes()), row(codec.dims()) {}
@@ -22,9 +46,13 @@ void score_rows_of_block(const PqCodec& codec, const PqQuery& query, const std::
                          Buffers& buffers, float* out) {
     for (; rows != 0; rows &= rows - 1) {
         const auto r = static_cast<std::size_t>(std::countr_zero(rows));
+        if (codec.layout().bits == 4) {
+            out[r] = sum_entries(query, block, r);
+            continue;
+        }
         codec.unpack_row(block, r, buffers.code.data());
         codec.gather(buffers.code.data(), buffers.row.data());
-        out[r] = codec.score(query.y.data(), buffers.row.data());
+        out[r] = codec.score(query.values.data(), buffers.row.data());
     }
 }
 

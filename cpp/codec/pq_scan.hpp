@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Top-k over blocks of PQ codes: the look-up scan drops rows by a bound that always holds, and the rows that are
-// left are scored between the query and their codewords in float32, so the scan costs no recall.
+// left are scored in float32, so the scan costs no recall: by their codewords where codes have 8 bits, by the sum of
+// the query's entries where they have 4.
 #pragma once
 
 #include <vector>
@@ -14,7 +15,10 @@ class PqCodec;
 
 struct PqQuery {
     LookupTables tables;
-    std::vector<float> y;  // the query, turned
+    // 8 bits: the query, turned. 4 bits: the entries before rounding, 16 per strip of a block, which take no more
+    // room than it, and what all scores have beside them.
+    std::vector<float> values;
+    float shared = 0;
 };
 
 // The codec outlives the scorer.

@@ -56,9 +56,7 @@ def fit(
             lambda i: report(i, total),
         )
         y = _core.transform(rows, turn, num_threads)
-    books = train_codebooks(
-        y, n_subspaces, bits, seed, num_threads, lambda i: report(rounds + i, total)
-    )
+    books = train_codebooks(y, n_subspaces, bits, seed, num_threads, lambda i: report(rounds + i, total))
 
     def build(weight: float, square: float, expansion: float) -> _core.Codec:
         return _core.pq_codec(dim, n_subspaces, bits, metric, turn, books, weight, square, expansion)
@@ -66,7 +64,9 @@ def fit(
     asked = None
     if queries is not None:
         asked = _as_metric(_sample(queries, most, seed), metric)
-    weight, square = (0.0, 0.0) if metric == "l2" else _score_terms(build(0.0, 0.0, 1.0), rows, asked, seed, num_threads)
+    weight, square = (
+        (0.0, 0.0) if metric == "l2" else _score_terms(build(0.0, 0.0, 1.0), rows, asked, seed, num_threads)
+    )
     trial = _trial(rows, asked, metric, seed, num_threads)
     expansion = EXPANSION_UNKNOWN
     if trial is not None:
@@ -151,9 +151,7 @@ def learn_rotation(
         codec = _core.pq_codec(dim, n_subspaces, bits, "ip", _NO_ROTATION, books, 0.0, 0.0, 1.0)
         decoded = codec.decode(codec.encode(y, threads), threads)
         # The orthonormal R that brings R x closest to what the codes stand for.
-        product = _core.transform(
-            np.ascontiguousarray(decoded.T), np.ascontiguousarray(x.T), threads
-        )
+        product = _core.transform(np.ascontiguousarray(decoded.T), np.ascontiguousarray(x.T), threads)
         u, _, vt = np.linalg.svd(product.astype(np.float64))
         turn = np.ascontiguousarray(u @ vt, np.float32)
         done(i + 1)

@@ -70,7 +70,9 @@ class PQCodec(Codec):
         self._dim = as_dim(dim)
         self._n_subspaces = as_int(n_subspaces, "n_subspaces", 1, 65_536)
         if self._n_subspaces > self._dim:
-            raise InvalidValueError(f"n_subspaces must be at most dim, which is {self._dim}, got {n_subspaces}")
+            raise InvalidValueError(
+                f"n_subspaces must be at most dim, which is {self._dim}, got {n_subspaces}"
+            )
         self._bits = as_int(bits, "bits", 4, 8)
         if self._bits not in (4, 8):
             raise InvalidValueError(f"bits must be 8 or 4, got {bits}")
@@ -84,7 +86,12 @@ class PQCodec(Codec):
 
     @classmethod
     def from_codebooks(
-        cls, codebooks: ArrayLike, *, metric: Metric, dim: int | None = None, rotation: ArrayLike | None = None
+        cls,
+        codebooks: ArrayLike,
+        *,
+        metric: Metric,
+        dim: int | None = None,
+        rotation: ArrayLike | None = None,
     ) -> PQCodec:
         """Make a trained codec of given codewords; its scores are the plain metric of what codes stand for.
 

@@ -57,7 +57,9 @@ def test_scan_keeps_exactly_the_rows_that_reach_the_least(isa: str, bits: int, l
                 assert found == int(kept.any(axis=(0, 2)).argmax())
                 wanted = (kept[:, found] * (1 << np.arange(32, dtype=np.int64))).sum(1)
                 np.testing.assert_array_equal(mask, wanted)
-            found, _ = K.lookup_scan(isa, bits, blocks_of(rows, bits), padded, (sums.max(1) + 1).astype(np.int32))
+            found, _ = K.lookup_scan(
+                isa, bits, blocks_of(rows, bits), padded, (sums.max(1) + 1).astype(np.int32)
+            )
             assert found == n_blocks
 
 
