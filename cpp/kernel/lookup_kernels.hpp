@@ -23,7 +23,7 @@ namespace residua::kernel {
 
 inline constexpr std::size_t kLookupTile = 4;  // queries per pass over the codes
 inline constexpr std::size_t kTableStrips = 4;
-inline constexpr int kNibbleEntryMax = 63;  // four fit a byte
+inline constexpr int kNibbleEntryMax = 127;  // two fit a byte
 inline constexpr int kByteEntryMax = 127;   // two fit a byte
 inline constexpr int kLookupSumMax = 65534;
 

@@ -86,8 +86,8 @@ def _score_terms(
 ) -> tuple[float, float]:
     """Return the weight of squared lengths in scores, and their mean.
 
-    To first order in ``|y|^2``, ``<q, y> - w |y|^2`` ranks as ``<q, y> / |y|`` does near the scores of the best
-    when ``w`` is half of their mean over the mean of ``|y|^2``.
+    To first order in ``|y|^2``, ``<q, y> - w |y|^2`` ranks as ``<q, y> / |y|`` does near the scores of
+    the best when ``w`` is half of their mean over the mean of ``|y|^2``.
     """
     some = _sample(rows, _SCORE_ROWS, seed + 2)
     decoded = codec.decode(codec.encode(some, threads), threads)
@@ -118,7 +118,7 @@ def train_codebooks(
     start: FloatArray | None = None,
     iterations: int = ITERATIONS,
 ) -> FloatArray:
-    """Return codebooks (n_subspaces, 2**bits, dims of the widest sub-space), with zeros past narrower ones."""
+    """Return codebooks (n_subspaces, 2**bits, dims of the widest sub-space); zeros fill up the others."""
     parts = subspaces(y.shape[1], n_subspaces)
     books = np.zeros((n_subspaces, 2**bits, parts[0].stop), np.float32)
     for m, part in enumerate(parts):

@@ -465,7 +465,8 @@ def wrap(native: _core.Codec, *, metric_is_free: bool = False) -> Codec:
         codec = FloatCodec(native.dim, native.dtype)
         codec._metric_fixed = not metric_is_free
     elif native.kind == "binary_codec":
-        codec = BinaryCodec(native.dim, int(native.bits), native.rotation)
+        turn: Literal["none", "random", "itq"] = "none" if native.rotation == "opq" else native.rotation
+        codec = BinaryCodec(native.dim, int(native.bits), turn)
         codec._metric_fixed = not metric_is_free or native.rotation != "none"
     elif native.kind == "scalar_codec":
         codec = ScalarCodec(native.dim, 8 if native.bits == 8 else 4)

@@ -47,8 +47,8 @@ class PQCodec(Codec):
 
     Notes
     -----
-    Jégou, Douze and Schmid, "Product quantization for nearest neighbor search" (TPAMI 2011); Ge, He, Ke and Sun,
-    "Optimized product quantization" (CVPR 2013). docs/codecs.md has the score, the scan and figures.
+    Jégou, Douze and Schmid, "Product quantization for nearest neighbour search" (TPAMI 2011); Ge, He, Ke and
+    Sun, "Optimized product quantization" (CVPR 2013). docs/codecs.md has the score, the scan and figures.
 
     Examples
     --------
@@ -98,7 +98,7 @@ class PQCodec(Codec):
         Parameters
         ----------
         codebooks
-            ``(n_subspaces, 256 or 16, dims of the widest sub-space)``; values past narrower ones are not used.
+            ``(n_subspaces, 256 or 16, dims of the widest sub-space)``; the rest of narrower ones is not used.
         metric
             ``"cosine"``, ``"ip"`` or ``"l2"``.
         dim
@@ -182,8 +182,8 @@ class PQCodec(Codec):
         Parameters
         ----------
         x
-            ``(n, dim)`` vectors, at least ``2**bits`` of them; more than 100,000 are sampled down to that. Rows may
-            repeat: with fewer distinct ones than codewords some codewords are equal.
+            ``(n, dim)`` vectors, at least ``2**bits`` of them; more than 100,000 are sampled down to it. Rows
+            may repeat: with fewer distinct ones than codewords some codewords are equal.
         queries
             ``(nq, dim)`` sample of queries, which sets the number of candidates that re-ranking takes; None
             takes vectors in their place.
@@ -211,8 +211,8 @@ class PQCodec(Codec):
         v, _ = as_vectors(x, self._dim, "x")
         if len(v) < 2**self._bits:
             raise InvalidValueError(
-                f"x: {self._bits} bits per sub-space need at least {2**self._bits} vectors to fit on, got {len(v)}"
-                + ("; bits=4 needs 16" if self._bits == 8 else "")
+                f"x: {self._bits} bits per sub-space need at least {2**self._bits} vectors to fit on, "
+                f"got {len(v)}" + ("; bits=4 needs 16" if self._bits == 8 else "")
             )
         q = None
         if queries is not None:
@@ -247,7 +247,8 @@ class PQCodec(Codec):
         return codec
 
     def _recipe(self) -> str:
-        return f"pq n_subspaces={self._n_subspaces} bits={self._bits} rotation={self._rotation} seed={self._seed}"
+        sizes = f"n_subspaces={self._n_subspaces} bits={self._bits}"
+        return f"pq {sizes} rotation={self._rotation} seed={self._seed}"
 
     def _describe(self) -> str:
         parts = f"dim={self._dim}, n_subspaces={self._n_subspaces}, bits={self._bits}"

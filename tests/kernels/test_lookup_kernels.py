@@ -40,7 +40,7 @@ def sums_of(rows: Array, tables: Array, bits: int) -> Array:
 @pytest.mark.parametrize("length", BYTES)
 def test_scan_keeps_exactly_the_rows_that_reach_the_least(isa: str, bits: int, length: int) -> None:
     rng = np.random.default_rng(length)
-    numbers, entries, top = (2 * length, 16, 63) if bits == 4 else (length, 256, 127)
+    numbers, entries, top = (2 * length, 16, 127) if bits == 4 else (length, 256, 127)
     for n_blocks in (1, 2, 5):
         rows = rng.integers(0, 256, (32 * n_blocks, length)).astype(np.uint8)
         for nq in range(1, 5):
@@ -65,8 +65,8 @@ def test_scan_keeps_exactly_the_rows_that_reach_the_least(isa: str, bits: int, l
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_largest_sums_are_exact(isa: str, bits: int) -> None:
-    length = 65534 // (2 * 63) if bits == 4 else 65534 // 127
-    numbers, entries, top = (2 * length, 16, 63) if bits == 4 else (length, 256, 127)
+    length = 65534 // (2 * 127) if bits == 4 else 65534 // 127
+    numbers, entries, top = (2 * length, 16, 127) if bits == 4 else (length, 256, 127)
     rows = np.random.default_rng(0).integers(0, 256, (32, length)).astype(np.uint8)
     padding = -numbers % 4 if bits == 4 else 0
     tables = np.pad(np.full((1, numbers * entries), top, np.uint8), ((0, 0), (0, padding * entries)))

@@ -257,7 +257,7 @@ def test_codes_have_the_bytes_that_were_promised() -> None:
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_second_fit_is_an_error(name: str) -> None:
-    x = vectors(50, 33, 4)
+    x = vectors(300, 33, 4)
     codec = CODECS[name](33)
     assert codec.fit(x, metric="ip") is codec
     before = codec.fingerprint
