@@ -45,6 +45,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "rerank",
             "rotation",
             "code_bits",
+            "per_dim",
             "dtype",
             "funnel",
             "nlist",

@@ -3,7 +3,7 @@
 
 from residua import datasets, errors
 from residua._core import __version__
-from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
+from residua.codecs import BinaryCodec, Codec, FloatCodec, PQCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.embedding_table import EmbeddingTable
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
@@ -18,6 +18,7 @@ __all__ = [
     "FloatCodec",
     "Hits",
     "IVFIndex",
+    "PQCodec",
     "RangeHits",
     "RecurrentBinaryCodec",
     "ScalarCodec",

@@ -44,7 +44,7 @@ class Codec(metaclass=_NativeType):
     @property
     def ranges(self) -> Literal["per vector", "per dimension", "none"]: ...
     @property
-    def rotation(self) -> Literal["none", "random", "itq"]: ...
+    def rotation(self) -> Literal["none", "random", "itq", "opq"]: ...
     @property
     def group_bits(self) -> list[int]: ...
     @property
@@ -96,6 +96,18 @@ def scalar_codec(
     step: FloatArray,
     expansion: float,
 ) -> Codec: ...
+def pq_codec(
+    dim: int,
+    n_subspaces: int,
+    bits: int,
+    metric: str,
+    rotation: FloatArray,
+    codebooks: FloatArray,
+    square_weight: float,
+    mean_square: float,
+    expansion: float,
+) -> Codec: ...
+def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float]: ...
 def with_expansion(codec: Codec, expansion: float) -> Codec: ...
 
 # What fits take from native code. fit_steps: the steps for 1 … 8 bits, and the squared errors for
