@@ -78,15 +78,24 @@ struct LookupFamily {
     }
 };
 
+void offer(const PqCodec& codec, BlockView codes, const BlockRows& rows, const ScanQueries<PqQuery>& queries,
+           std::size_t row_begin) {
+    Buffers buffers(codec);
+    const LookupFamily family{codec, kernel::active().lookups, buffers};
+    block_topk(family, codes.data + row_begin / kBlockRows * codec.block_bytes(), rows, queries);
+}
+
 }  // namespace
 
 void PqScorer::top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                      std::size_t q_begin, std::size_t q_end, TopK* pools) const {
-    Buffers buffers(codec_);
-    const LookupFamily family{codec_, kernel::active().lookups, buffers};
-    block_topk(family, codes.data + row_begin / kBlockRows * codec_.block_bytes(),
-               BlockRows(row_begin, row_end - row_begin, allowed),
-               std::span(queries_).subspan(q_begin, q_end - q_begin), pools);
+    offer(codec_, codes, {row_begin, row_end - row_begin, allowed},
+          {std::span(queries_).subspan(q_begin, q_end - q_begin), pools}, row_begin);
+}
+
+void PqScorer::top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                        std::span<const std::uint32_t> queries, TopK* pools) const {
+    offer(codec_, codes, {row_begin, row_end - row_begin, allowed}, {queries_, pools, queries, true}, row_begin);
 }
 
 void PqScorer::scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
