@@ -7,6 +7,7 @@
 #include "kernel/byte_kernels.hpp"
 #include "kernel/float_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
+#include "kernel/set_kernels.hpp"
 
 namespace residua::kernel {
 
@@ -16,6 +17,7 @@ struct KernelTable {
     BitKernels bits;
     PlaneKernels planes;
     ByteKernels bytes;
+    SetKernels sets;
 };
 
 }  // namespace residua::kernel

@@ -24,7 +24,7 @@ MAY_INCLUDE = {
     "train": KERNEL | {"train"},
     "codec": KERNEL | {"train", "store", "codec"},
     "store": KERNEL | {"store"},
-    "filter": KERNEL | {"filter"},
+    "filter": KERNEL | {"store", "filter"},
     "index": INDEX,
     "multivector": MULTIVECTOR,
     "cuda": INDEX | {"cuda"},
