@@ -105,7 +105,7 @@ Cells to_tags(const py::list& values, const Field& field, std::span<const Field>
 }
 
 Cells to_bools(const Array<std::uint8_t>& values) {
-    TextCells out{{"false", "true"}, {}};
+    TextCells out{{"false", "true"}, {}, nullptr};
     out.codes.reserve(static_cast<std::size_t>(values.size()));
     for (py::ssize_t i = 0; i < values.size(); ++i) {
         out.codes.push_back(values.data()[i] <= 1 ? values.data()[i] : kNullCode);
@@ -234,7 +234,7 @@ void register_table(py::module_& m) {
              }, py::arg("rows"))
         .def("select", [](const Columns& t, const std::shared_ptr<Expr>& expr) {
                  py::gil_scoped_release release;
-                 return std::const_pointer_cast<Selection>(t.select(*expr, nullptr));
+                 return std::const_pointer_cast<Selection>(t.select(*expr, Bitset()));
              }, py::arg("expr"))
         .def("forget_results", &Columns::forget_results)
         .def_property_readonly("memory_bytes", &Columns::memory_bytes)
@@ -307,7 +307,7 @@ py::list batch_to_python(const Columns::Batch& batch, std::span<const Field> fie
 }
 
 void register_columns(py::module_& m) {
-    py::module_ f = m.def_submodule("filter", "Columns and filter expressions; private.");
+    py::module_ f = m.def_submodule("columns", "Columns and filter expressions; private.");
     py::class_<Expr, std::shared_ptr<Expr>>(f, "Expr")
         .def_readonly("column", &Expr::column)
         .def_property_readonly("depth", [](const Expr& e) { return e.depth; });

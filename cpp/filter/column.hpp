@@ -20,8 +20,8 @@ namespace residua::filter {
 
 inline constexpr std::uint32_t kNullCode = 0xFFFFFFFFu;
 
-// Values on their way into a column or out of it, one per row of a call. Whatever is shown must
-// outlive the call.
+// Values on their way into a column or out of it, one per row of a call. Texts that are shown must
+// outlive the call; `owner` keeps those alive that nobody else does.
 template <class T>
 struct NumberCells {
     std::vector<T> values;             // of floats, NaN is null
@@ -31,12 +31,14 @@ struct NumberCells {
 struct TextCells {
     std::vector<std::string_view> texts;  // distinct
     std::vector<std::uint32_t> codes;     // number of a text, or kNullCode
+    std::shared_ptr<const std::vector<std::string>> owner;
 };
 struct TagCells {
     std::vector<std::string_view> texts;
     std::vector<std::uint32_t> codes;     // those of row i: [offsets[i], offsets[i + 1]), without repetition
     std::vector<std::size_t> offsets;
     std::vector<std::uint8_t> nulls;
+    std::shared_ptr<const std::vector<std::string>> owner;
 };
 // monostate: the call does not name the column.
 using Cells = std::variant<std::monostate, NumberCells<std::int64_t>, NumberCells<double>, TextCells, TagCells>;

@@ -35,6 +35,14 @@ void check_fields(std::span<const Field> fields) {
     }
 }
 
+// Copies the texts that cells show.
+template <class C>
+void own_texts(C& cells) {
+    auto owner = std::make_shared<std::vector<std::string>>(cells.texts.begin(), cells.texts.end());
+    cells.texts.assign(owner->begin(), owner->end());
+    cells.owner = std::move(owner);
+}
+
 std::size_t entries_of(const Cells& cells) {
     if (const auto* c = std::get_if<NumberCells<std::int64_t>>(&cells)) return c->values.size();
     if (const auto* c = std::get_if<NumberCells<double>>(&cells)) return c->values.size();
@@ -164,6 +172,8 @@ Columns::Batch Columns::read(std::span<const std::uint32_t> rows) const {
     for (std::size_t c = 0; c < columns_.size(); ++c) {
         out.push_back(columns_[c]->read(rows));
         if (auto* times = std::get_if<NumberCells<std::int64_t>>(&out.back())) times->zone = fields_[c].zone;
+        if (auto* texts = std::get_if<TextCells>(&out.back())) own_texts(*texts);
+        if (auto* tags = std::get_if<TagCells>(&out.back())) own_texts(*tags);
     }
     return out;
 }
@@ -185,12 +195,14 @@ Bitset Columns::evaluate(const Filter& filter) const {
     return out;
 }
 
-SelectionPtr Columns::select(const Expr& expr, const Bitset* live) const {
+SelectionPtr Columns::select(const Expr& expr, const Bitset& erased) const {
     const Filter filter = filter::bind(expr, fields_);
     if (SelectionPtr known = cache_->find(filter.key)) return known;
     auto out = std::make_shared<Selection>();
     out->rows = evaluate(filter);
-    if (live != nullptr) out->rows.intersect(*live);
+    const auto words = out->rows.words();
+    const auto gone = erased.words();
+    for (std::size_t w = 0; w < std::min(words.size(), gone.size()); ++w) words[w] &= ~gone[w];
     out->count = out->rows.count();
     cache_->add(filter.key, out, cache_limit(rows_));
     return out;

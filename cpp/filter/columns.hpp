@@ -73,12 +73,11 @@ public:
     // To be called when rows are erased: results that are kept may hold them.
     void forget_results() noexcept { cache_->clear(); }
 
-    // Shows texts of this table until its next change.
+    // A copy, texts included.
     Batch read(std::span<const std::uint32_t> rows) const;
 
-    // The rows of `live` (all, where it is null) that match. Equal filters are evaluated once until
-    // the next change.
-    SelectionPtr select(const Expr& expr, const Bitset* live) const;
+    // The rows that match and are not erased. Equal filters are evaluated once until the next change.
+    SelectionPtr select(const Expr& expr, const Bitset& erased) const;
 
     std::size_t memory_bytes() const;
     std::size_t cache_bytes() const { return cache_->memory_bytes(); }

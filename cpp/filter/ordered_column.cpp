@@ -187,17 +187,15 @@ void OrderedColumn<T>::select(const Condition& condition, Bitset& out) const {
     const T* values = values_.data();
     const auto pass = [&](std::size_t row) {
         const T value = values[row];
+        // The first interval that does not end below the value, without branches that cannot be foreseen.
         const Span meets = overlap[lane_[row]];
-        std::uint32_t at = meets.begin, end = meets.end - 1;  // the first interval that does not end below the value
-        while (at < end) {
-            const std::uint32_t middle = at + (end - at) / 2;
-            if (wanted[middle].high < value) {
-                at = middle + 1;
-            } else {
-                end = middle;
-            }
+        const Interval<T>* at = wanted.data() + meets.begin;
+        for (std::uint32_t n = meets.end - meets.begin; n > 1;) {
+            const std::uint32_t half = n / 2;
+            at += at[half - 1].high < value ? half : 0;
+            n -= half;
         }
-        return wanted[at].low <= value && value <= wanted[at].high;
+        return (at->low <= value) & (value <= at->high);
     };
     select_rows(lane_, sure, maybe, pass, out);
 }

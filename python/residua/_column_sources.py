@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where values of columns come from: NumPy, pandas, polars, Arrow and plain lists, told apart by what they can do."""
+"""Where values of columns come from: NumPy, pandas, polars, Arrow and lists, none of them imported."""
 
 from __future__ import annotations
 

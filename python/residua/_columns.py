@@ -186,8 +186,8 @@ class _Reader:
             bad = np.flatnonzero(~missing & (micros.astype(a.dtype) != a))
             if len(bad):
                 raise InvalidValueError(
-                    f"columns: row {bad[0]} of {self.name!r} is {a[bad[0]]}, not a whole number of microseconds "
-                    "that fits 64 bits; round it first"
+                    f"columns: row {bad[0]} of {self.name!r} is {a[bad[0]]}, not a whole number of "
+                    "microseconds that fits 64 bits; round it first"
                 )
             nulls = missing if source.nulls is None else missing | source.nulls
             zone = None if missing.all() else bool(source.zoned)
@@ -205,10 +205,10 @@ class _Reader:
             zones.add(zoned)
             return micros
 
-        values, nulls = self._objects(source, np.int64, read)
+        moments, gaps = self._objects(source, np.int64, read)
         if len(zones) > 1:
             self.refuse("its times are partly with a zone and partly without", "one kind")
-        return values, nulls, zones.pop() if zones else None
+        return moments, gaps, zones.pop() if zones else None
 
     def _integer(self, row: int, value: Any) -> int:
         if isinstance(value, (float, np.floating)) and value == int(value) and abs(value) <= _EXACT:
@@ -286,7 +286,8 @@ def _as_array(cell: Any, kind: str) -> AnyArray:
     if kind == "float":
         return np.asarray(cell)
     if kind == "bool":
-        values, nulls = np.asarray(cell) == 1, np.asarray(cell) == 255
+        values: AnyArray = np.asarray(cell) == 1
+        nulls: AnyArray = np.asarray(cell) == 255
     elif kind in ("int", "datetime"):
         values, nulls = np.asarray(cell[0]), np.asarray(cell[1], bool)
     else:
@@ -295,11 +296,11 @@ def _as_array(cell: Any, kind: str) -> AnyArray:
             out[i] = value
         return out
     if kind == "datetime":
-        times = values.astype("datetime64[us]")
+        times: AnyArray = values.astype("datetime64[us]")
         times[nulls] = np.datetime64("NaT")
         return times
     if nulls.any():
-        objects = values.astype(object)
+        objects: AnyArray = values.astype(object)
         objects[nulls] = None
         return objects
     return values

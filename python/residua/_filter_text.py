@@ -36,7 +36,7 @@ def parse(text: str) -> Expression:
     """Return the filter that the text says."""
     if len(text) > _MAX_CHARACTERS:
         raise InvalidValueError(
-            f"filter: the text has {len(text)} characters, at most {_MAX_CHARACTERS} are read; use rz.col(…).isin"
+            f"filter: the text has {len(text)} characters, at most {_MAX_CHARACTERS} are read; use isin()"
         )
     source = text.strip()
     if not source:
@@ -44,8 +44,9 @@ def parse(text: str) -> Expression:
     try:
         tree = ast.parse(source, mode="eval")
     except SyntaxError as e:
-        place = _place(source, e.lineno or 1, (e.offset or 1) - 1)
-        raise InvalidValueError(f"filter: {e.msg}{place}") from None
+        # Without a place, the end of the text came too early.
+        line, column = e.lineno or 1, e.offset - 1 if e.offset else len(source)
+        raise InvalidValueError(f"filter: {e.msg}{_place(source, line, column)}") from None
     except (RecursionError, MemoryError):
         raise InvalidValueError("filter: the text is nested too deeply") from None
     except ValueError as e:  # a zero character

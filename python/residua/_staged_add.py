@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -14,40 +15,42 @@ from residua._typing import AnyArray, FloatArray
 
 
 def add_and_fit(
-    native: _core.FlatIndex,
+    native: _core.Index,
     x: FloatArray,
     ids: AnyArray | list[str] | None,
     upsert: bool,
     threads: int,
     fit: Callable[[], None] | None,
+    columns: list[Any] | None = None,
 ) -> AnyArray:
     """Add rows and call ``fit``; where that fails, also by an interrupt, rows and ids are as they were."""
     if fit is None:
-        return native.add(x, ids, upsert, threads)
+        return native.add(x, ids, upsert, threads, columns)
     largest = native.max_id
     there = [native.contains(ids[i : i + 1]) for i in range(len(x))] if upsert and ids is not None else []
     replaced = _chosen(ids, there, True) if any(there) else None
     vectors = None if replaced is None else native.get(replaced)
-    added = native.add(x, ids, upsert, threads)
+    held = None if replaced is None else native.columns(replaced)
+    added = native.add(x, ids, upsert, threads, columns)
     try:
         fit()
     except BaseException:
         new = added if ids is None else _chosen(ids, there, False) if there else ids
         native.take_back(new, largest)
         if replaced is not None and vectors is not None:
-            native.add(vectors, replaced, True, threads)
+            native.add(vectors, replaced, True, threads, held)
         raise
     return added
 
 
 @contextmanager
-def unless_it_fails(codec: Codec, native: _core.FlatIndex) -> Iterator[None]:
+def unless_it_fails(codec: Codec | None, native: _core.Index) -> Iterator[None]:
     """Leave a codec as it was where the block fails before the index has taken it."""
-    before = codec._native
+    before = None if codec is None else codec._native
     try:
         yield
     except BaseException:
-        if native.awaits_codec:
+        if codec is not None and native.awaits_codec:
             codec._native = before
         raise
 

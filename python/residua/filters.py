@@ -13,7 +13,7 @@ from residua.errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["Column", "Expression", "col", "where"]
 
-_native = _core.filter
+_native = _core.columns
 
 
 class Expression:
@@ -31,17 +31,21 @@ class Expression:
 
     __slots__ = ("_expr", "_level", "_text")
 
+    _expr: _core.columns.Expr
+    _level: int  # 0 or, 1 and, 2 not, 3 a comparison
+    _text: tuple[Any, ...]
+
     def __new__(cls, *_: Any) -> Expression:
         raise InvalidTypeError(
             "an Expression is made by comparing a column: rz.col('year') >= 2020, or by rz.where(text)"
         )
 
     @classmethod
-    def _of(cls, expr: _core.filter.Expr, text: tuple[Any, ...], level: int) -> Expression:
+    def _of(cls, expr: _core.columns.Expr, text: tuple[Any, ...], level: int) -> Expression:
         made = object.__new__(cls)
         made._expr = expr
         made._text = text
-        made._level = level  # 0 or, 1 and, 2 not, 3 a comparison
+        made._level = level
         return made
 
     def __and__(self, other: Any) -> Expression:
@@ -60,8 +64,8 @@ class Expression:
 
     def __bool__(self) -> NoReturn:
         raise InvalidTypeError(
-            "a filter has no truth value: combine filters with & | ~ and parentheses instead of and, or, not, "
-            "and write a range as .between(a, b) or (a <= x) & (x < b)"
+            "a filter has no truth value: combine filters with & | ~ and parentheses, not with and, or, not; "
+            "write a range as .between(a, b) or (a <= x) & (x < b)"
         )
 
     def __repr__(self) -> str:
@@ -181,10 +185,12 @@ class Column:
         return self._is("is_null")
 
     def __and__(self, other: Any) -> Expression:
-        return _as_expression(self, "&") & other
+        both: Expression = _as_expression(self, "&") & other
+        return both
 
     def __or__(self, other: Any) -> Expression:
-        return _as_expression(self, "|") | other
+        either: Expression = _as_expression(self, "|") | other
+        return either
 
     __rand__ = __and__
     __ror__ = __or__
@@ -276,7 +282,7 @@ def _spell(e: Expression) -> str:
     if e._level < 2:
         return str(op).join(_within(part, e._level) for part in e._text[1:])
     if e._level == 2:
-        return op + _within(e._text[1], 2)
+        return f"not {_within(e._text[1], 2)}"
     name, values = e._text[1:]
     column = name if name.isidentifier() and not _is_keyword(name) else f"col({name!r})"
     if op == "use as a condition":
