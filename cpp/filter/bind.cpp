@@ -109,6 +109,9 @@ Condition ordered_condition(const Context& c, MaybeBounds<T> (*bounds)(const Con
         if (low && high) out.intervals.push_back({*low, *high});
     };
     const Op op = c.expr.op;
+    if (op == Op::contains_any || op == Op::contains_all || op == Op::starts_with || op == Op::is_true) {
+        c.refuse_op("==, !=, <, <=, >, >=, between, isin or is_null");
+    }
     std::vector<MaybeBounds<T>> b;
     for (const Literal& l : c.expr.literals) b.push_back(bounds(c, l));
     const bool null = std::any_of(b.begin(), b.end(), [](const auto& x) { return !x; });
@@ -118,8 +121,6 @@ Condition ordered_condition(const Context& c, MaybeBounds<T> (*bounds)(const Con
         for (const auto& x : b) {
             if (x) add(x->at_least, x->at_most);
         }
-    } else if (op == Op::contains_any || op == Op::contains_all || op == Op::starts_with || op == Op::is_true) {
-        c.refuse_op("==, !=, <, <=, >, >=, between, isin or is_null");
     } else if (!null) {
         if (op == Op::not_equal) {
             add(kLow, b[0]->below);

@@ -71,6 +71,8 @@ def as_cells(columns: Any, fields: Fields, n: int, owners: str = "vectors") -> C
         source = source_of(given[name], column.refuse)
         if len(source.values) != n:
             raise ShapeError(f"columns: {name!r} has {len(source.values)} values for {n} {owners}")
+        if isinstance(source.values, np.ndarray) and source.values.ndim > (2 if kind == "tags" else 1):
+            column.refuse(f"got an array with {source.values.ndim} axes", "one value per row")
         cells.append(column.cells(source))
     return cells
 
