@@ -32,6 +32,7 @@ KINDS = (
     "table",
     "peers",
     "funnel",
+    "filter",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {

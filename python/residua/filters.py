@@ -239,7 +239,7 @@ def where(text: str) -> Expression:
     --------
     >>> import residua as rz
     >>> rz.where("2019 <= year < 2022 and 'nlp' in tags")
-    where("2019 <= year and year < 2022 and 'nlp' in tags")
+    where("year >= 2019 and year < 2022 and 'nlp' in tags")
     """
     if not isinstance(text, str):
         raise InvalidTypeError(f"a filter is read from a str, got {type(text).__name__}")
