@@ -18,9 +18,9 @@ from bench.runners.base import UnusableSpecError
 
 __all__ = ["ListEngine", "build_lists"]
 
-_NPROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
-_RERANKS = (0, 12, 16, 24, 40, 64)  # candidates of ours
-_FACTORS = (1, 2, 4, 8, 16)  # candidates of FAISS, per result
+_NPROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+_RERANKS = (0, 12, 16, 24, 40)  # candidates of ours
+_FACTORS = (2, 4, 8, 16)  # candidates of FAISS, per result
 
 Setting = tuple[int, int]
 
