@@ -52,7 +52,7 @@ def _three_terms() -> rz.Expression:
 
 
 def measure_filters(session: Session) -> None:
-    """Cold evaluations, cached ones with all of Python around them. `[[bar]] name = "cold", at_most = ...`."""
+    """Cold evaluations, and cached ones in all of Python. `[[bar]] name = "cold", at_most = ...`."""
     case = session.case
     table = _table(case.rows or 1_000_000, case.seed)
     expressions = {name: rz.where(text)._expr for name, text in _TERMS.items()}

@@ -95,6 +95,7 @@ py::dict stats_of(const SearchResult& r) {
     d["visited"] = r.visited;
     d["reranked"] = r.reranked;
     if (!r.stages.empty()) d["stages"] = r.stages;
+    if (r.nprobe > 0) d["nprobe"] = r.nprobe;
     return d;
 }
 
@@ -148,11 +149,12 @@ py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, 
 
 py::tuple search(const TableIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
                  std::int64_t rerank, const py::object& filter, int num_threads,
-                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel) {
+                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t nprobe) {
     const ConstMatrix q = matrix(queries);
     const Filter rows = to_filter(filter);
     SearchParams params = make_params(k, scoring, rerank, &rows, num_threads);
     for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
+    params.nprobe = nprobe;
     SearchResult r;
     {
         py::gil_scoped_release release;
@@ -162,13 +164,15 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
 }
 
 py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
-                       const py::object& filter, int num_threads) {
+                       const py::object& filter, int num_threads, std::size_t nprobe) {
     const auto queries = matrix(codes);
     const Filter rows = to_filter(filter);
+    SearchParams params = make_params(k, "symmetric", rerank, &rows, num_threads);
+    params.nprobe = nprobe;
     SearchResult r;
     {
         py::gil_scoped_release release;
-        r = index.search_codes(queries.data, queries.rows, make_params(k, "symmetric", rerank, &rows, num_threads));
+        r = index.search_codes(queries.data, queries.rows, params);
     }
     return to_python(index, r);
 }
@@ -266,9 +270,10 @@ void register_index(py::module_& m) {
         .def("set_columns", &set_columns, py::arg("ids"), py::arg("columns"))
         .def("columns", &columns_of, py::arg("ids"))
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
-             py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{})
+             py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{},
+             py::arg("nprobe") = std::size_t{0})
         .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
-             py::arg("num_threads"))
+             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0})
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))

@@ -53,8 +53,10 @@ void FlatIndex::keep_rows(std::span<const std::uint32_t> keep) {
     if (codec_) codes_.compact(*codec_, keep);
 }
 
-std::vector<std::uint8_t> FlatIndex::codes_of(std::span<const std::uint32_t> rows) const {
-    return codes_.gather(*codec_, rows);
+std::vector<float> FlatIndex::decoded(std::span<const std::uint32_t> rows) const {
+    std::vector<float> out(rows.size() * dim_);
+    codec_->decode(codes_.gather(*codec_, rows).data(), rows.size(), out.data(), 1);
+    return out;
 }
 
 void FlatIndex::add_memory(std::map<std::string, std::size_t>& parts) const {

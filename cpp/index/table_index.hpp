@@ -39,7 +39,7 @@ public:
     const std::string& codec_recipe() const { return codec_recipe_; }
     std::size_t size() const override;
     std::shared_ptr<const codec::Codec> codec() const;
-    // The live vectors of an index that still awaits its codec, for fitting one.
+    // The live vectors as kept, for fitting; none where none are kept.
     std::vector<float> staged_vectors() const;
 
     // Ids of the given vectors, in order; ids == nullptr: automatic ones. With upsert existing ids are
@@ -92,8 +92,10 @@ protected:
     virtual void before_erase(std::span<const std::uint32_t>) {}
     // Row keep[i], which is live, becomes row i, and the others vanish; before ids and vectors follow.
     virtual void keep_rows(std::span<const std::uint32_t> keep) = 0;
-    // Row codes of live rows.
-    virtual std::vector<std::uint8_t> codes_of(std::span<const std::uint32_t> rows) const = 0;
+    // Live rows, decoded from their codes; row-major.
+    virtual std::vector<float> decoded(std::span<const std::uint32_t> rows) const = 0;
+    // Whether the codec was fitted for what this index scores with it.
+    virtual bool takes_metric_of(const codec::Codec& codec) const { return codec.metric() == metric_; }
     // Per query all allowed rows whose code score is at least the threshold, best first.
     virtual RowLists range_of_codes(ConstMatrix queries, float threshold, const Bitset* allowed,
                                     int num_threads) const = 0;
@@ -114,6 +116,7 @@ protected:
 
     // Encodes all rows; once only.
     void take_codec(std::shared_ptr<const codec::Codec> codec, int num_threads);
+    void take_codec_locked(std::shared_ptr<const codec::Codec> codec, int num_threads);  // the lock is held
 
     void check(const SearchParams& params) const;  // refuses what this index cannot serve
     std::vector<std::uint32_t> rows_of(const IdList& ids, bool skip_missing) const;

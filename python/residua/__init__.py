@@ -8,6 +8,7 @@ from residua.embedding_table import EmbeddingTable
 from residua.filters import Column, Expression, col, where
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
+from residua.ivf_index import IVFIndex
 from residua.results import Hits, RangeHits
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FlatIndex",
     "FloatCodec",
     "Hits",
+    "IVFIndex",
     "RangeHits",
     "RecurrentBinaryCodec",
     "ScalarCodec",

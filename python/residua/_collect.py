@@ -19,9 +19,9 @@ Rows = slice | IntArray  # which queries of the batch
 _PER_FILTER = ("matches", "visited", "reranked", "stages")  # statistics that depend on the filter
 
 
-def takes_texts(native: _core.Index) -> bool:
-    """Whether a list of str holds filters rather than ids."""
-    return native.id_kind != "str" and bool(native.fields)
+def takes_texts(native: _core.Index, filter: Any) -> bool:
+    """Whether a list of str would hold filters rather than ids."""
+    return isinstance(filter, (list, tuple)) and native.id_kind != "str" and bool(native.fields)
 
 
 def collect_hits(

@@ -53,10 +53,14 @@ class Index:
     def _from_native(cls: type[_Self], native: _core.Index) -> _Self:
         index = cls.__new__(cls)
         if native.awaits_codec:
-            index._start(native, from_recipe(native.dim, native.codec_recipe))
+            index._start(native, cls._waiting_codec(native))
         else:
             index._start(native, None if native.codec is None else wrap(native.codec))
         return index
+
+    @classmethod
+    def _waiting_codec(cls, native: _core.Index) -> Codec:
+        return from_recipe(native.dim, native.codec_recipe)
 
     # What the classes of indexes say about their training.
 
@@ -222,7 +226,7 @@ class Index:
             (len(v), k, single),
             filter,
             self._score_metric(name, candidates),
-            texts=takes_texts(self._native),
+            texts=takes_texts(self._native, filter),
         )
         return add_details(hits, self._native) if details else hits
 
@@ -259,7 +263,7 @@ class Index:
             return self._native.search_codes(c[rows], k, candidates, allowed, threads, **options)
 
         metric = self._score_metric(scoring_name, candidates)
-        texts = takes_texts(self._native)
+        texts = takes_texts(self._native, filter)
         hits = collect_hits(search, (len(c), k, single), filter, metric, texts=texts)
         return add_details(hits, self._native) if details else hits
 
@@ -301,7 +305,7 @@ class Index:
             len(v),
             single,
             filter,
-            texts=takes_texts(self._native),
+            texts=takes_texts(self._native, filter),
         )
 
     def remove(self, ids: Ids, *, missing: Literal["raise", "ignore"] = "raise") -> int:

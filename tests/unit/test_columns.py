@@ -329,6 +329,35 @@ def test_one_filter_per_query() -> None:
     assert named.search(queries, 2, filter=[rz.where(t) for t in texts]).counts.tolist() == [2] * 6
 
 
+@pytest.mark.parametrize("nlist", [1, 8])
+def test_lists_are_filtered_too(nlist: int, tmp_path: Path) -> None:
+    flat, data = filled(600)
+    index = rz.IVFIndex(
+        DIM, codec=None, nlist=nlist, columns={"year": "int", "lang": "category", "tags": "tags"}
+    )
+    for part in (slice(0, 300), slice(300, 600)):  # before and after the training
+        index.add(vectors(600)[part], columns={name: values[part] for name, values in data.items()})
+        if not index.is_trained:
+            index.train(vectors(600))
+    queries = vectors(9, 1)
+    for text in ("year < 2003 and 'a' in tags", "lang == 'en'", "year is None"):
+        wanted = flat.search(queries, 10, filter=text)
+        for each in (index, _reloaded(index, tmp_path)):
+            found = each.search(queries, 10, filter=text, nprobe=nlist)
+            assert found.ids.tolist() == wanted.ids.tolist()
+            assert found.counts.tolist() == wanted.counts.tolist()
+    index.set_columns([0], {"year": [None]})
+    assert index.search(queries, 3, filter="year is None").ids[:, 0].tolist() == [0] * 9
+    index.remove(np.arange(0, 600, 2))
+    index.compact()
+    assert plain(index.columns([1, 599])) == plain(flat.columns([1, 599]))
+
+
+def _reloaded(index: Any, folder: Path) -> Any:
+    index.save(folder / "x")
+    return rz.load(folder / "x", mmap=True)
+
+
 def test_upsert_and_rows_without_columns() -> None:
     index, _ = filled(10)
     held = plain(index.columns(list(range(10))))
