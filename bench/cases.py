@@ -32,6 +32,7 @@ KINDS = (
     "table",
     "peers",
     "funnel",
+    "filter",
     "lists",
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.measures.filters import measure_filters
 from bench.measures.funnel import measure_funnel
 from bench.measures.importing import measure_import
 from bench.measures.lists import measure_lists
@@ -28,5 +29,6 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "table": measure_table,
     "peers": measure_peers,
     "funnel": measure_funnel,
+    "filter": measure_filters,
     "lists": measure_lists,
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "bindings/arrays.hpp"
+#include "bindings/columns.hpp"
 #include "bindings/register.hpp"
 #include "core/matrix_checks.hpp"
 #include "core/parallel.hpp"
@@ -36,9 +37,10 @@ IdList to_ids(const py::object& ids) {
     return out;
 }
 
-// None, ids as above, or a boolean mask.
+// None, ids as above, a boolean mask, or an expression.
 Filter to_filter(const py::object& filter) {
     if (filter.is_none()) return {};
+    if (py::isinstance<filter::Expr>(filter)) return filter::ExprPtr(filter.cast<std::shared_ptr<filter::Expr>>());
     if (py::isinstance<py::array_t<bool>>(filter)) {
         const auto mask = filter.cast<Array<bool>>();
         return std::vector<std::uint8_t>(mask.data(), mask.data() + mask.size());
@@ -130,14 +132,17 @@ SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t
     return p;
 }
 
-py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads) {
+py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads,
+               const py::object& columns) {
     const ConstMatrix rows = matrix(x);
     const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
     const IdList* chosen = ids.is_none() ? nullptr : &given;
+    const auto fields = index.fields();
+    const filter::Columns::Batch cells = to_batch(columns, fields);
     IdList added;
     {
         py::gil_scoped_release release;
-        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads));
+        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads), columns.is_none() ? nullptr : &cells);
     }
     return to_array(added);
 }
@@ -190,6 +195,24 @@ py::tuple range_search(const TableIndex& index, const Array<float>& queries, flo
                           to_numpy(std::move(r.scores), {n}));
 }
 
+void set_columns(TableIndex& index, const py::object& ids, const py::list& columns) {
+    const IdList given = to_ids(ids);
+    const auto fields = index.fields();
+    const filter::Columns::Batch cells = to_batch(columns, fields);
+    py::gil_scoped_release release;
+    index.set_columns(given, cells);
+}
+
+py::list columns_of(const TableIndex& index, const py::object& ids) {
+    const IdList given = to_ids(ids);
+    filter::Columns::Batch cells;
+    {
+        py::gil_scoped_release release;
+        cells = index.columns(given);
+    }
+    return batch_to_python(cells, index.fields());
+}
+
 std::size_t remove(TableIndex& index, const py::object& ids, bool ignore_missing) {
     const IdList given = to_ids(ids);
     py::gil_scoped_release release;
@@ -236,7 +259,16 @@ void register_index(py::module_& m) {
                  const auto n = static_cast<py::ssize_t>(v.size() / i.dim());
                  return to_numpy(std::move(v), {n, static_cast<py::ssize_t>(i.dim())});
              })
-        .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"))
+        .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"),
+             py::arg("columns") = py::none())
+        .def_property_readonly("fields", [](const TableIndex& i) { return fields_to_python(i.fields()); })
+        .def("declare_columns",
+             [](TableIndex& i, const std::vector<std::pair<std::string, std::string>>& fields) {
+                 i.declare_columns(to_fields(fields));
+             },
+             py::arg("fields"))
+        .def("set_columns", &set_columns, py::arg("ids"), py::arg("columns"))
+        .def("columns", &columns_of, py::arg("ids"))
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
              py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{},
              py::arg("nprobe") = std::size_t{0})

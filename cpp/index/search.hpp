@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "filter/expr.hpp"
 #include "store/id_map.hpp"
 
 namespace residua::index {
@@ -31,9 +32,9 @@ struct RowBits {
     std::size_t rows = 0;
 };
 
-// Which rows a search may return: those of some ids (unknown ids allow nothing), or a mask over the
-// live rows in order of insertion, of bytes or of bits.
-using Filter = std::variant<std::monostate, IdList, std::vector<std::uint8_t>, RowBits>;
+// Which rows a search may return: those of some ids (unknown ids allow nothing), a mask over the live
+// rows in order of insertion, of bytes or of bits, or those whose columns fulfil an expression.
+using Filter = std::variant<std::monostate, IdList, std::vector<std::uint8_t>, RowBits, filter::ExprPtr>;
 
 // The first `dims` dims of what is scanned choose `keep` rows for the next stage.
 struct FunnelStage {

@@ -82,7 +82,8 @@ std::vector<float> TableIndex::staged_vectors() const {
     return out;
 }
 
-IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads) {
+IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads,
+                       const filter::Columns::Batch* columns) {
     if (x.cols != dim_) {
         throw Error(ErrorKind::shape,
                     "vectors have " + std::to_string(x.cols) + " dims, the index " + std::to_string(dim_));
@@ -109,6 +110,9 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
     const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, num_threads);
     kept.prepare(x, plan.n_new, num_threads);
     ids_.reserve(plan);
+    const filter::Columns::Batch nothing(columns_.fields().size());
+    const filter::Columns::Batch& cells = columns != nullptr ? *columns : nothing;
+    columns_.prepare(cells, plan.rows, plan.n_new);
 
     const std::size_t old_rows = kept.size();
     try {
@@ -121,6 +125,7 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
         if (!plan.is_new(i)) kept.assign(plan.rows[i], x.row(i));
     }
     commit();
+    columns_.commit(cells, plan.rows, plan.n_new);
     ids_.commit(plan);
     return ids_of(plan.rows);
 }
@@ -131,7 +136,31 @@ std::size_t TableIndex::erase(std::vector<std::uint32_t> rows) {
     rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
     before_erase(rows);
     for (std::uint32_t r : rows) ids_.erase_row(r);
+    columns_.forget_results();
     return rows.size();
+}
+
+void TableIndex::declare_columns(std::vector<filter::Field> fields) {
+    std::unique_lock lock(mutex_);
+    if (!columns_.empty() || ids_.rows() > 0) throw Error(ErrorKind::value, "columns are declared once, before any rows");
+    columns_ = filter::Columns(std::move(fields));
+}
+
+std::vector<filter::Field> TableIndex::fields() const {
+    std::shared_lock lock(mutex_);
+    return {columns_.fields().begin(), columns_.fields().end()};
+}
+
+void TableIndex::set_columns(const IdList& ids, const filter::Columns::Batch& columns) {
+    std::unique_lock lock(mutex_);
+    const std::vector<std::uint32_t> rows = rows_of(ids, false);
+    columns_.prepare(columns, rows, 0);
+    columns_.commit(columns, rows, 0);
+}
+
+filter::Columns::Batch TableIndex::columns(const IdList& ids) const {
+    std::shared_lock lock(mutex_);
+    return columns_.read(rows_of(ids, false));
 }
 
 std::size_t TableIndex::remove(const IdList& ids, bool ignore_missing) {
@@ -179,6 +208,7 @@ void TableIndex::drop_erased_rows() {
     const std::vector<std::uint32_t> keep = ids_.live_rows();
     if (keep.size() == ids_.rows()) return;
     keep_rows(keep);
+    columns_.compact(keep);
     (staging_ ? *staging_ : vectors_).compact(keep);
     ids_.compact(keep);
 }
@@ -192,6 +222,10 @@ std::map<std::string, std::size_t> TableIndex::memory() const {
         {"vectors", kept.rows + kept.scalars},
         {"vectors_on_disk", kept.file},
     };
+    if (!columns_.empty()) {
+        parts["columns"] = columns_.memory_bytes();
+        parts["filter_cache"] = columns_.cache_bytes();
+    }
     add_memory(parts);
     return parts;
 }
@@ -206,6 +240,7 @@ void TableIndex::save(const std::string& path) const {
     w.put_string("codec_recipe", codec_recipe_);
     ids_.save(w);
     vectors().save(w);
+    columns_.save(w);
     if (codec_) {
         store::Writer c(codec_->kind());
         codec_->write(c);
@@ -219,6 +254,7 @@ void TableIndex::load_table(const store::Reader& in) {
     ids_ = store::IdMap::load(in);
     store::VectorStore rows = store::VectorStore::load(in, dim_, metric_);
     if (rows.size() != ids_.rows()) in.fail("vectors", "holds another number of rows than the ids");
+    columns_ = filter::Columns::load(in, ids_.rows());
     if (in.has_nested("codec")) {
         if (!wants_codec_) in.fail("codec", "a codec in an index made without one");
         codec_ = codec::read_codec(in.nested("codec"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every index of vectors is made of beside its way of searching: ids, kept vectors, a codec that may
-// come later, and one lock. Rows stand in order of insertion; a removed row keeps its place until
+// What every index of vectors is made of beside its way of searching: ids, kept vectors, typed columns, a
+// codec that may come later, and one lock. Rows stand in order of insertion; a removed row keeps its place until
 // compact(). Any number of searches run at once; changes wait for them and exclude each other.
 //
 // A class on top holds the codes, and whatever guides its search, and says through the hooks below how
@@ -21,6 +21,7 @@
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
+#include "filter/columns.hpp"
 #include "index/index.hpp"
 #include "index/settle.hpp"
 #include "store/container.hpp"
@@ -42,8 +43,16 @@ public:
     std::vector<float> staged_vectors() const;
 
     // Ids of the given vectors, in order; ids == nullptr: automatic ones. With upsert existing ids are
-    // replaced in place. All or nothing.
-    IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads);
+    // replaced in place. `columns` has cells for each column, or is null: new rows then hold null, and
+    // replaced ones what they held. All or nothing.
+    IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads,
+               const filter::Columns::Batch* columns = nullptr);
+
+    // Of an index that is empty; once only.
+    void declare_columns(std::vector<filter::Field> fields);
+    std::vector<filter::Field> fields() const;
+    void set_columns(const IdList& ids, const filter::Columns::Batch& columns);
+    filter::Columns::Batch columns(const IdList& ids) const;
 
     virtual SearchResult search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const = 0;
     // All rows whose score is at least `threshold` (larger is better), on the kept vectors where
@@ -114,7 +123,7 @@ protected:
     IdList ids_of(std::span<const std::uint32_t> rows) const;
     const store::VectorStore& vectors() const { return staging_ ? *staging_ : vectors_; }
     // The rows that are live and pass the filter; nullptr when that is every row.
-    std::unique_ptr<Bitset> allowed_rows(const Filter* filter) const;
+    std::shared_ptr<const Bitset> allowed_rows(const Filter* filter) const;
     const TieOrder* tie_order() const { return ids_.is_monotone() ? nullptr : &ids_; }
     // Whether a search of codes ends with exact scores, and of how many candidates for k of n rows.
     bool settles(const SearchParams& params) const { return params.rerank != 0 && !vectors_.empty_mode(); }
@@ -135,6 +144,7 @@ protected:
     mutable std::shared_mutex mutex_;
     std::shared_ptr<const codec::Codec> codec_;
     store::IdMap ids_;
+    filter::Columns columns_;
     store::VectorStore vectors_;
     std::unique_ptr<store::VectorStore> staging_;  // float32 rows, until the codec comes
 

@@ -8,6 +8,7 @@
 #include "kernel/float_kernels.hpp"
 #include "kernel/lookup_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
+#include "kernel/set_kernels.hpp"
 
 namespace residua::kernel {
 
@@ -18,6 +19,7 @@ struct KernelTable {
     PlaneKernels planes;
     ByteKernels bytes;
     LookupKernels lookups;
+    SetKernels sets;
 };
 
 }  // namespace residua::kernel

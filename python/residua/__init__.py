@@ -5,6 +5,7 @@ from residua import datasets, errors
 from residua._core import __version__
 from residua.codecs import BinaryCodec, Codec, FloatCodec, PQCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.embedding_table import EmbeddingTable
+from residua.filters import Column, Expression, col, where
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
@@ -13,7 +14,9 @@ from residua.results import Hits, RangeHits
 __all__ = [
     "BinaryCodec",
     "Codec",
+    "Column",
     "EmbeddingTable",
+    "Expression",
     "FlatIndex",
     "FloatCodec",
     "Hits",
@@ -23,6 +26,7 @@ __all__ = [
     "RecurrentBinaryCodec",
     "ScalarCodec",
     "__version__",
+    "col",
     "datasets",
     "errors",
     "exact_search",
@@ -30,4 +34,5 @@ __all__ = [
     "load",
     "recall",
     "show_config",
+    "where",
 ]

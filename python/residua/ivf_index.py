@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from residua import _core
-from residua._filters import refuse_columns
+from residua._columns import as_fields
 from residua._index import _FIT_AT, _VECTORS, Index
 from residua._ivf_fit import automatic_nlist, train_lists
 from residua._progress import reporter
@@ -43,7 +44,7 @@ class IVFIndex(Index):
     nlist
         How many lists, 1 … 4,194,304; None takes twice the square root of the rows at training.
     columns
-        Typed attributes; not in this version, must be None.
+        Typed attributes for filters, as for :class:`FlatIndex`.
     seed
         Makes training reproducible, for any number of threads.
 
@@ -76,13 +77,13 @@ class IVFIndex(Index):
         codec: Codec | Literal["auto"] | None = "auto",
         vectors: Vectors = "auto",
         nlist: int | None = None,
-        columns: None = None,
+        columns: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         dim = as_dim(dim)
         as_choice(metric, "metric", METRICS)
         as_choice(vectors, "vectors", _VECTORS)
-        refuse_columns(columns)
+        fields = as_fields(columns)
         lists = 0 if nlist is None else as_int(nlist, "nlist", 1, _MAX_LISTS)
         seed = as_int(seed, "seed", 0, 2**63 - 1)
         if isinstance(codec, str) and codec == "auto":
@@ -99,6 +100,8 @@ class IVFIndex(Index):
         native = _core.IVFIndex(dim, metric, vectors, chosen is not None, recipe, lists, seed)
         if chosen is not None and chosen.is_trained:
             native.set_waiting(chosen._trained())
+        if fields:
+            native.declare_columns(fields)
         self._start(native, chosen)
 
     @classmethod

@@ -378,5 +378,24 @@ inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[2]) {
     unpack_bytes(_mm_unpacklo_epi8(_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16(x, 4), mask)), out);
 }
 
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    __m256i low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) {
+    const auto* p = reinterpret_cast<const __m128i*>(set);
+    return {_mm256_broadcastsi128_si256(_mm_loadu_si128(p)), _mm256_broadcastsi128_si256(_mm_loadu_si128(p + 1))};
+}
+// Bit j is set when byte j of x is in the set; a shuffle gives zero where the index has bit 7.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const __m256i powers = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+    const __m256i bit = _mm256_shuffle_epi8(powers, high_nibbles(x));
+    const __m256i bits = _mm256_or_si256(_mm256_shuffle_epi8(s.low, x),
+                                         _mm256_shuffle_epi8(s.high, _mm256_xor_si256(x, _mm256_set1_epi8(-128))));
+    const __m256i hit = _mm256_cmpeq_epi8(_mm256_and_si256(bits, bit), bit);
+    return static_cast<std::uint32_t>(_mm256_movemask_epi8(hit));
+}
+
 }  // namespace
 }  // namespace residua::kernel

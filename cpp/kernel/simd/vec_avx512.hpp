@@ -374,5 +374,23 @@ inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[1]) {
     unpack_bytes(_mm_unpacklo_epi8(_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16(x, 4), mask)), out);
 }
 
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    __m512i low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) {
+    const auto* p = reinterpret_cast<const __m128i*>(set);
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(p)), _mm512_broadcast_i32x4(_mm_loadu_si128(p + 1))};
+}
+// Bit j is set when byte j of x is in the set; a shuffle gives zero where the index has bit 7.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const __m512i powers = _mm512_set1_epi64(static_cast<long long>(0x8040201008040201ull));
+    const __m512i bit = _mm512_shuffle_epi8(powers, high_nibbles(x));
+    const __m512i bits = _mm512_or_si512(_mm512_shuffle_epi8(s.low, x),
+                                         _mm512_shuffle_epi8(s.high, _mm512_xor_si512(x, _mm512_set1_epi8(-128))));
+    return _mm512_test_epi8_mask(bits, bit);
+}
+
 }  // namespace
 }  // namespace residua::kernel

@@ -340,5 +340,22 @@ inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[4]) {
     unpack_bytes(vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high)), out);
 }
 
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    uint8x16_t low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) { return {vld1q_u8(set), vld1q_u8(set + 16)}; }
+// Bit j is set when byte j of x is in the set; a look-up gives zero where the index is above 15.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const uint8x16_t powers = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
+    const uint8x16_t bit = vqtbl1q_u8(powers, vshrq_n_u8(x, 4));
+    const uint8x16_t index = vandq_u8(x, vdupq_n_u8(0x8F));
+    const uint8x16_t bits = vorrq_u8(vqtbl1q_u8(s.low, index), vqtbl1q_u8(s.high, veorq_u8(index, vdupq_n_u8(0x80))));
+    const uint8x16_t hit = vandq_u8(vtstq_u8(bits, bit), powers);
+    return static_cast<std::uint64_t>(vaddv_u8(vget_low_u8(hit))) |
+           static_cast<std::uint64_t>(vaddv_u8(vget_high_u8(hit))) << 8;
+}
+
 }  // namespace
 }  // namespace residua::kernel

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from residua._core import columns as columns
 from residua._core import kernels as kernels
 from residua._core import store as store
 from residua._typing import AnyArray, ByteArray, FloatArray, IntArray, Metric
@@ -17,6 +18,7 @@ __version__: Final[str]
 compiler: Final[str]
 
 _Ids: TypeAlias = AnyArray | list[str]
+_Filter: TypeAlias = _Ids | columns.Expr | None
 # ids, scores, counts, stats
 _Found: TypeAlias = tuple[AnyArray, FloatArray, IntArray, dict[str, Any]]
 
@@ -157,23 +159,35 @@ class Index(metaclass=_NativeType):
     def codec(self) -> Codec | None: ...
     def __len__(self) -> int: ...
     def staged_vectors(self) -> FloatArray: ...
-    def add(self, x: FloatArray, ids: _Ids | None, upsert: bool, num_threads: int) -> AnyArray: ...
+    def add(
+        self,
+        x: FloatArray,
+        ids: _Ids | None,
+        upsert: bool,
+        num_threads: int,
+        columns: list[Any] | None = None,
+    ) -> AnyArray: ...
+    @property
+    def fields(self) -> list[tuple[str, str]]: ...
+    def declare_columns(self, fields: list[tuple[str, str]]) -> None: ...
+    def set_columns(self, ids: _Ids, columns: list[Any]) -> None: ...
+    def columns(self, ids: _Ids) -> list[Any]: ...
     def search(
         self,
         queries: FloatArray,
         k: int,
         scoring: str,
         rerank: int,
-        filter: _Ids | None,
+        filter: _Filter,
         num_threads: int,
         funnel: list[tuple[int, int]] = [],
         nprobe: int = 0,
     ) -> _Found: ...
     def search_codes(
-        self, codes: ByteArray, k: int, rerank: int, filter: _Ids | None, num_threads: int, nprobe: int = 0
+        self, codes: ByteArray, k: int, rerank: int, filter: _Filter, num_threads: int, nprobe: int = 0
     ) -> _Found: ...
     def range_search(
-        self, queries: FloatArray, threshold: float, filter: _Ids | None, num_threads: int
+        self, queries: FloatArray, threshold: float, filter: _Filter, num_threads: int
     ) -> tuple[IntArray, AnyArray, FloatArray]: ...
     def remove(self, ids: _Ids, ignore_missing: bool) -> int: ...
     def take_back(self, ids: _Ids, max_id: int) -> None: ...
