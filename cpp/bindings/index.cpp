@@ -140,6 +140,28 @@ py::object add(FlatIndex& index, const Array<float>& x, const py::object& ids, b
     return to_array(added);
 }
 
+py::object add_codes(FlatIndex& index, const Array<std::uint8_t>& codes, const py::object& ids) {
+    const auto rows = matrix(codes);
+    const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
+    IdList added;
+    {
+        py::gil_scoped_release release;
+        added = index.add_codes(rows.data, rows.rows, ids.is_none() ? nullptr : &given);
+    }
+    return to_array(added);
+}
+
+py::array_t<std::uint8_t> codes_of(const FlatIndex& index, const py::object& ids) {
+    const IdList given = to_ids(ids);
+    std::vector<std::uint8_t> codes;
+    {
+        py::gil_scoped_release release;
+        codes = index.codes_of(given);
+    }
+    const auto n = static_cast<py::ssize_t>(given.size());
+    return to_numpy(std::move(codes), {n, static_cast<py::ssize_t>(index.codec()->code_bytes())});
+}
+
 py::tuple search(const FlatIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
                  std::int64_t rerank, const py::object& filter, int num_threads,
                  const std::vector<std::pair<std::size_t, std::size_t>>& funnel) {
@@ -247,6 +269,10 @@ void register_index(py::module_& m) {
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
+        .def("add_codes", &add_codes, py::arg("codes"), py::arg("ids"))
+        .def("codes_of", &codes_of, py::arg("ids"))
+        .def("all_ids", [](const FlatIndex& i) { return to_array(i.all_ids()); })
+        .def_property("tuning", &FlatIndex::tuning, &FlatIndex::set_tuning)
         .def("take_back", &take_back, py::arg("ids"), py::arg("max_id"))
         .def_property_readonly("max_id", &FlatIndex::max_id)
         .def("get", &get, py::arg("ids"))

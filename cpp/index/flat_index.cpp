@@ -124,15 +124,7 @@ IdList FlatIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_thr
     }
     std::unique_lock lock(mutex_);
     std::vector<std::string_view> texts;
-    store::AddPlan plan;
-    if (ids == nullptr) {
-        plan = ids_.plan_auto(x.rows);
-    } else if (ids->kind == store::IdKind::string) {
-        texts.assign(ids->strings.begin(), ids->strings.end());
-        plan = ids_.plan_add(std::span<const std::string_view>(texts), upsert);
-    } else {
-        plan = ids_.plan_add(std::span<const std::int64_t>(ids->ints), upsert);
-    }
+    const store::AddPlan plan = plan_add(ids, x.rows, upsert, texts);
     store::VectorStore& kept = staging_ ? *staging_ : vectors_;
     // Everything that can fail comes first; from `append` on, only memory that is reserved is used.
     std::vector<std::uint8_t> codes;
@@ -246,11 +238,7 @@ std::vector<float> FlatIndex::get(const IdList& ids) const {
         for (std::size_t i = 0; i < rows.size(); ++i) vectors().get(rows[i], out.data() + i * dim_);
         return out;
     }
-    std::vector<std::uint8_t> codes(rows.size() * codec_->code_bytes());
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        codec_->unpack_row(codes_.data() + rows[i] / kBlockRows * codec_->block_bytes(), rows[i] % kBlockRows,
-                           codes.data() + i * codec_->code_bytes());
-    }
+    const std::vector<std::uint8_t> codes = unpack(rows);
     codec_->decode(codes.data(), rows.size(), out.data(), 1);
     return out;
 }
@@ -375,7 +363,9 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     const std::size_t n = allowed ? allowed->count() : ids_.rows();
     const std::size_t k = std::min(params.k, n);
     const bool exact_last = params.rerank != 0 && !vectors_.empty_mode();
-    std::size_t candidates = k;
+    // Symmetric scores are of the codes as they are.
+    const bool decoded_last = !exact_last && params.scoring == Scoring::asymmetric && codec_->settles_decoded();
+    std::size_t candidates = decoded_last ? std::min(n, k + k / 8 + 16) : k;
     if (exact_last) {
         candidates = params.rerank == kAutoRerank ? codec_->candidates(k, n)
                                                   : std::min(n, static_cast<std::size_t>(params.rerank));
@@ -389,10 +379,9 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     out.reranked = exact_last ? candidates : 0;
     out.counts_bits = !exact_last && params.scoring == Scoring::symmetric && codec_->counts_bits();
     RowLists hits;
-    for (TopK& pool : pools) hits.push_back(exact_last ? pool.take() : pool.take_sorted());
-    if (exact_last) {
-        hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
-    }
+    for (TopK& pool : pools) hits.push_back(exact_last || decoded_last ? pool.take() : pool.take_sorted());
+    if (exact_last) hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
+    if (decoded_last) hits = settle_decoded(queries, std::move(hits), k, params.num_threads);
     return finish(std::move(hits), std::move(out));
 }
 

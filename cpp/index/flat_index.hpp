@@ -52,6 +52,17 @@ public:
     // replaced in place. All or nothing.
     IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads);
 
+    // The same for row codes of the index's codec; needs a codec and mode none.
+    IdList add_codes(const std::uint8_t* codes, std::size_t n, const IdList* ids);
+    // Row codes of the ids, ids.size() x code_bytes.
+    std::vector<std::uint8_t> codes_of(const IdList& ids) const;
+    // All ids, in order of insertion.
+    IdList all_ids() const;
+
+    // What the caller found to be good settings; kept and saved as it is, never read here.
+    std::string tuning() const;
+    void set_tuning(std::string text);
+
     SearchResult search(ConstMatrix queries, const SearchParams& params) const override;
     SearchResult search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const;
     // All rows whose score is at least `threshold` (larger is better), on the kept vectors where
@@ -80,6 +91,9 @@ private:
     std::vector<std::uint32_t> rows_of(const IdList& ids, bool skip_missing) const;
     IdList ids_of(std::span<const std::uint32_t> rows) const;
     void write_code(std::uint32_t row, const std::uint8_t* code);
+    store::AddPlan plan_add(const IdList* ids, std::size_t n, bool upsert,
+                            std::vector<std::string_view>& texts) const;
+    std::vector<std::uint8_t> unpack(std::span<const std::uint32_t> rows) const;
     void append_codes(const std::uint8_t* codes, std::size_t n);
     std::size_t blocks(std::size_t rows) const { return (rows + codec::kBlockRows - 1) / codec::kBlockRows; }
     const store::VectorStore& vectors() const { return staging_ ? *staging_ : vectors_; }
@@ -100,6 +114,8 @@ private:
     // The best of every query's candidates by the kept vectors, or by scores of codes.
     RowLists settle_exactly(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const;
     RowLists settle_by(const codec::Scorer& scorer, RowLists candidates, std::size_t keep, int num_threads) const;
+    // The same by the decoded codes, of an index without vectors.
+    RowLists settle_decoded(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const;
     std::vector<TopK> scan(const codec::Scorer& scorer, std::size_t candidates, const Bitset* allowed,
                            int num_threads) const;
 
@@ -108,6 +124,7 @@ private:
     store::VectorMode mode_;
     bool wants_codec_;
     std::string codec_recipe_;
+    std::string tuning_;
     mutable std::shared_mutex mutex_;
     std::shared_ptr<const codec::Codec> codec_;
     store::IdMap ids_;

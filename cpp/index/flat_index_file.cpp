@@ -29,6 +29,7 @@ void FlatIndex::save(const std::string& path) const {
     w.put_string("vectors", to_string(mode_));
     w.put_int("wants_codec", wants_codec_ ? 1 : 0);
     w.put_string("codec_recipe", codec_recipe_);
+    if (!tuning_.empty()) w.put_string("tuning", tuning_);
     ids_.save(w);
     vectors().save(w);
     if (codec_) {
@@ -54,6 +55,7 @@ std::shared_ptr<FlatIndex> FlatIndex::load(const store::Reader& in) {
         if (e.kind() == ErrorKind::value) in.fail("meta", e.what());
         throw;
     }
+    if (in.has_key("tuning")) out->tuning_ = in.get_string("tuning");
     out->ids_ = store::IdMap::load(in);
     store::VectorStore rows = store::VectorStore::load(in, dim, metric);
     if (rows.size() != out->ids_.rows()) in.fail("vectors", "holds another number of rows than the ids");
