@@ -7,8 +7,8 @@
 //   per vector     the range of (x - c) / step, of its largest absolute value or a part of it, is spread
 //                  over the levels; f is, up to rounding, the size of a level;
 //   per dimension  step is the size of a dim's levels, the same for all vectors; f is close to 1.
-// Per dimension f may be 1 for all vectors (unit_scale): a code then stands for the levels themselves, as in
-// scalar quantizers of other libraries, and scores are those of the decoded vector. Otherwise f makes the estimate exact along x - c itself (the unbiased scale of RaBitQ, SIGMOD 2024), and
+// Per dimension f may be 1 for all vectors (unit_scale): a code then stands for the levels themselves, as
+// scalar codes of other libraries do, and scores are those of the decoded vector. Otherwise f makes the estimate exact along x - c itself (the unbiased scale of RaBitQ, SIGMOD 2024), and
 // one float32 `add` holds the part of the score that is known exactly: with qm the mean of the queries
 //   cosine, ip   <q, x>   = <q - qm, c> + <qm, x> + <q - qm, x - c>
 //   l2           -|q-x|^2 = -|q - c|^2 + (2 <qm - c, x - c> - |x - c|^2) + 2 <q - qm, x - c>.

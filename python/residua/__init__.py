@@ -7,6 +7,7 @@ from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec,
 from residua.embedding_table import EmbeddingTable
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
+from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "exact_search",
     "hamming",
     "load",
+    "quantize_embeddings",
     "recall",
+    "semantic_search",
     "show_config",
 ]

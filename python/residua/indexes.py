@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, Literal
 
 from residua import _core
+from residua._code_rows import CodeRows
 from residua._collect import Found, add_details, collect_hits, collect_ranges
 from residua._filters import refuse_columns
 from residua._funnel import as_funnel
@@ -41,7 +42,7 @@ _VECTORS = ("auto", "float32", "float16", "int8", "disk", "none")
 _FIT_AT = 256  # rows at which an untrained codec is fitted
 
 
-class FlatIndex:
+class FlatIndex(CodeRows):
     """Search by scanning every vector, on codes or on floats, and settle the best exactly.
 
     Parameters
