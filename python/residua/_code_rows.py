@@ -12,7 +12,7 @@ from residua.errors import NotTrainedError, UnsupportedError
 class CodeRows:
     """The part of an index that takes and gives codes instead of vectors."""
 
-    _native: _core.FlatIndex
+    _native: _core.Index
 
     def _code_bytes(self) -> int:
         codec = self._native.codec
