@@ -5,6 +5,7 @@ from residua import datasets, errors
 from residua._core import __version__
 from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.embedding_table import EmbeddingTable
+from residua.exchange import from_faiss, to_faiss
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
 from residua.quantization import quantize_embeddings, semantic_search
@@ -24,10 +25,12 @@ __all__ = [
     "datasets",
     "errors",
     "exact_search",
+    "from_faiss",
     "hamming",
     "load",
     "quantize_embeddings",
     "recall",
     "semantic_search",
     "show_config",
+    "to_faiss",
 ]
