@@ -10,6 +10,7 @@ from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
+from residua.tuning import TuneResult, tune
 
 __all__ = [
     "BinaryCodec",
@@ -21,6 +22,7 @@ __all__ = [
     "RangeHits",
     "RecurrentBinaryCodec",
     "ScalarCodec",
+    "TuneResult",
     "__version__",
     "datasets",
     "errors",
@@ -33,4 +35,5 @@ __all__ = [
     "semantic_search",
     "show_config",
     "to_faiss",
+    "tune",
 ]

@@ -13,6 +13,7 @@ from residua._collect import Found, add_details, collect_hits, collect_ranges
 from residua._filters import refuse_columns
 from residua._progress import reporter
 from residua._search_options import as_rerank, as_scoring, as_threshold
+from residua._settings import Settings
 from residua._staged_add import add_and_fit, unless_it_fails
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, Metric, Progress
 from residua._validate import (
@@ -38,7 +39,7 @@ _FIT_AT = 256  # rows at which an untrained codec is fitted
 _Self = TypeVar("_Self", bound="Index")
 
 
-class Index(CodeRows):
+class Index(CodeRows, Settings):
     """A collection of vectors that is searched; its classes differ in how."""
 
     _native: _core.Index
@@ -207,6 +208,7 @@ class Index(CodeRows):
         """Search; ``options`` go to native code as they are."""
         k = as_k(k)
         threads = as_threads(num_threads)
+        rerank = self._default("rerank", rerank, k)
         name = as_scoring(scoring, has_codec=self._codec is not None)
         candidates = as_rerank(rerank, vectors=self._native.vectors, has_codec=self._codec is not None)
         details = as_flag(explain, "explain")
