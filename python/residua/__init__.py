@@ -3,6 +3,7 @@
 
 from residua import datasets, errors
 from residua._core import __version__
+from residua.building import build
 from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.embedding_table import EmbeddingTable
 from residua.exchange import from_faiss, to_faiss
@@ -24,6 +25,7 @@ __all__ = [
     "ScalarCodec",
     "TuneResult",
     "__version__",
+    "build",
     "datasets",
     "errors",
     "exact_search",

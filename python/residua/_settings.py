@@ -65,6 +65,12 @@ class Settings:
         """
         return []
 
+    def _with_reason(self, plan: str) -> str:
+        """A plan, and the settings and why they were chosen."""
+        kept = self._kept()
+        settings = ", ".join(f"{name} {value}" for name, value in kept["params"].items())
+        return "; ".join(part for part in (plan, settings, kept["why"]) if part)
+
     def _setting_names(self) -> tuple[str, ...]:
         """Settings that :meth:`set_defaults` takes."""
         return tuple(name for name, _ in self._axes(1))

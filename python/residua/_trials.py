@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -44,6 +45,19 @@ def true_ids(index: Index, q: FloatArray, k: int, threads: int) -> AnyArray:
     return best_ids
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What settings give: recall, and bytes per query that are read in order, or row by row."""
+
+    recall: Estimate
+    scanned: float
+    gathered: float
+
+    @property
+    def cost(self) -> float:
+        return self.scanned + self.gathered
+
+
 class Trial:
     """Searches of some queries whose true results are known; the same settings are measured once."""
 
@@ -60,37 +74,34 @@ class Trial:
         """``own``: the id of every query that is a row itself, and is not to be found; ``true`` lacks it."""
         self._index, self._q, self._groups, self._true = index, q, groups, true
         self._k, self._threads, self._own = k, threads or None, own
-        self._known: dict[tuple[Any, ...], tuple[Estimate, float]] = {}
+        self._known: dict[tuple[Any, ...], Measure] = {}
 
     def _search(self, params: dict[str, Any]) -> Any:
         more = 0 if self._own is None else 1
         return self._index.search(self._q, self._k + more, num_threads=self._threads, **params)  # type: ignore[attr-defined]
 
-    def measure(self, params: dict[str, Any]) -> tuple[Estimate, float]:
-        """Recall, and what a query costs in bytes read."""
+    def measure(self, params: dict[str, Any]) -> Measure:
+        """Recall, and what a query costs."""
         key = tuple(sorted(params.items()))
         if key not in self._known:
             hits = self._search(params)
-            found = hits.ids if self._own is None else _without(hits.ids, self._own, self._k)
+            found = hits.ids if self._own is None else without(hits.ids, self._own)
             recalls = recall_per_query(found, self._true)
-            self._known[key] = estimate(recalls, self._groups, self._k), self._cost(hits.stats)
+            codec, dim = self._index.codec, self._index.dim
+            row = 4 * dim if codec is None or not codec.is_trained else codec.code_bytes
+            visited, reranked = (float(np.mean(hits.stats[name])) for name in ("visited", "reranked"))
+            recall = estimate(recalls, self._groups, self._k)
+            self._known[key] = Measure(recall, visited * row, reranked * 4 * dim * _GATHER)
         return self._known[key]
-
-    def _cost(self, stats: dict[str, Any]) -> float:
-        codec, dim = self._index.codec, self._index.dim
-        scanned = 4 * dim if codec is None else codec.code_bytes
-        return (
-            float(np.mean(stats["visited"])) * scanned + float(np.mean(stats["reranked"])) * 4 * dim * _GATHER
-        )
 
     def reaches(self, params: dict[str, Any], target: float) -> bool:
         """Whether the recall is at least the target, with a margin for the size of the sample."""
-        found = self.measure(params)[0]
+        found = self.measure(params).recall
         return found.mean == 1 if target >= 1 else found.bound(-CHOOSING) >= target
 
     def interval(self, params: dict[str, Any]) -> tuple[float, float, float]:
         """Lower bound, mean and upper bound of the recall."""
-        found = self.measure(params)[0]
+        found = self.measure(params).recall
         return found.bound(-REPORTING), found.mean, found.bound(REPORTING)
 
     def queries_per_second(self, params: dict[str, Any]) -> float:
@@ -102,11 +113,11 @@ class Trial:
         return float(len(self._q) / np.median(times))
 
 
-def _without(ids: AnyArray, own: AnyArray, k: int) -> AnyArray:
-    """The first k of every row without its own id."""
+def without(ids: AnyArray, own: AnyArray) -> AnyArray:
+    """Every row but its own id, or but the last one where that is not among them."""
     keep = ids != own[:, None]
-    keep[keep.all(axis=1), -1] = False  # where the query did not find itself, the last result goes
-    rest: AnyArray = ids[keep].reshape(len(ids), k)
+    keep[keep.all(axis=1), -1] = False
+    rest: AnyArray = ids[keep].reshape(len(ids), ids.shape[1] - 1)
     return rest
 
 
@@ -118,14 +129,14 @@ def cheapest(
         return {}, trial.reaches({}, target)
     (name, values), *finer = axes
     dearest = {axis: steps[-1] for axis, steps in finer}
-    first = _first(lambda i: trial.reaches({name: values[i], **dearest}, target), len(values))
+    first = first_that(lambda i: trial.reaches({name: values[i], **dearest}, target), len(values))
     if first is None:
         return {name: values[-1], **dearest}, False
     best: dict[str, Any] = {}
     for value in values[first:]:
         params = {name: value, **_finest(trial, {name: value}, finer, target)}
         # With more of the first kind less of the second may do.
-        if best and trial.measure(params)[1] >= trial.measure(best)[1]:
+        if best and trial.measure(params).cost >= trial.measure(best).cost:
             break
         best = params
         if not finer:
@@ -139,11 +150,11 @@ def _finest(
     if not finer:
         return {}
     ((name, values),) = finer
-    i = _first(lambda j: trial.reaches({**params, name: values[j]}, target), len(values))
+    i = first_that(lambda j: trial.reaches({**params, name: values[j]}, target), len(values))
     return {name: values[-1 if i is None else i]}
 
 
-def _first(reaches: Callable[[int], bool], n: int) -> int | None:
+def first_that(reaches: Callable[[int], bool], n: int) -> int | None:
     """The first of 0 … n - 1 that reaches, where all later ones do; dear ones are tried only if needed."""
     low, step = -1, 1  # all up to `low` do not reach
     while True:

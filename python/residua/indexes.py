@@ -81,9 +81,9 @@ class FlatIndex(Index):
         """How a search runs with default settings, in words."""
         if self._native.codec is None:
             waiting = f" (until {self._codec!r} is fitted)" if self._codec is not None else ""
-            return f"exact scan of kept vectors{waiting}"
+            return self._with_reason(f"exact scan of kept vectors{waiting}")
         rerank = "" if self._native.vectors == "none" else ", then exact re-ranking from the kept vectors"
-        return f"scan of {self._native.codec.code_bytes}-byte codes{rerank}"
+        return self._with_reason(f"scan of {self._native.codec.code_bytes}-byte codes{rerank}")
 
     def _axes(self, k: int) -> list[tuple[str, Sequence[int]]]:
         if self._native.codec is None or self._native.vectors == "none":
