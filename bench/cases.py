@@ -32,6 +32,7 @@ KINDS = (
     "table",
     "peers",
     "funnel",
+    "tune",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
