@@ -93,6 +93,7 @@ py::dict stats_of(const SearchResult& r) {
     d["visited"] = r.visited;
     d["reranked"] = r.reranked;
     if (!r.stages.empty()) d["stages"] = r.stages;
+    if (r.nprobe > 0) d["nprobe"] = r.nprobe;
     return d;
 }
 
@@ -129,25 +130,34 @@ SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t
     return p;
 }
 
-py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads) {
+std::vector<std::uint32_t> to_lists(const py::object& lists) {
+    if (lists.is_none()) return {};
+    const auto a = lists.cast<Array<std::uint32_t>>();
+    return {a.data(), a.data() + a.size()};
+}
+
+py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads,
+               const py::object& lists) {
     const ConstMatrix rows = matrix(x);
     const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
     const IdList* chosen = ids.is_none() ? nullptr : &given;
+    const std::vector<std::uint32_t> places = to_lists(lists);
     IdList added;
     {
         py::gil_scoped_release release;
-        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads));
+        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads), places);
     }
     return to_array(added);
 }
 
 py::tuple search(const TableIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
                  std::int64_t rerank, const py::object& filter, int num_threads,
-                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel) {
+                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t nprobe) {
     const ConstMatrix q = matrix(queries);
     const Filter rows = to_filter(filter);
     SearchParams params = make_params(k, scoring, rerank, &rows, num_threads);
     for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
+    params.nprobe = nprobe;
     SearchResult r;
     {
         py::gil_scoped_release release;
@@ -157,13 +167,15 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
 }
 
 py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
-                       const py::object& filter, int num_threads) {
+                       const py::object& filter, int num_threads, std::size_t nprobe) {
     const auto queries = matrix(codes);
     const Filter rows = to_filter(filter);
+    SearchParams params = make_params(k, "symmetric", rerank, &rows, num_threads);
+    params.nprobe = nprobe;
     SearchResult r;
     {
         py::gil_scoped_release release;
-        r = index.search_codes(queries.data, queries.rows, make_params(k, "symmetric", rerank, &rows, num_threads));
+        r = index.search_codes(queries.data, queries.rows, params);
     }
     return to_python(index, r);
 }
@@ -192,13 +204,15 @@ std::size_t remove(TableIndex& index, const py::object& ids, bool ignore_missing
     return index.remove(given, ignore_missing);
 }
 
-py::object add_codes(TableIndex& index, const Array<std::uint8_t>& codes, const py::object& ids) {
+py::object add_codes(TableIndex& index, const Array<std::uint8_t>& codes, const py::object& ids,
+                     const py::object& lists) {
     const auto rows = matrix(codes);
+    const std::vector<std::uint32_t> places = to_lists(lists);
     const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
     IdList added;
     {
         py::gil_scoped_release release;
-        added = index.add_codes(rows.data, rows.rows, ids.is_none() ? nullptr : &given);
+        added = index.add_codes(rows.data, rows.rows, ids.is_none() ? nullptr : &given, places);
     }
     return to_array(added);
 }
@@ -254,15 +268,17 @@ void register_index(py::module_& m) {
                  const auto n = static_cast<py::ssize_t>(v.size() / i.dim());
                  return to_numpy(std::move(v), {n, static_cast<py::ssize_t>(i.dim())});
              })
-        .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"))
+        .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"),
+             py::arg("lists") = py::none())
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
-             py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{})
+             py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{},
+             py::arg("nprobe") = std::size_t{0})
         .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
-             py::arg("num_threads"))
+             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0})
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
-        .def("add_codes", &add_codes, py::arg("codes"), py::arg("ids"))
+        .def("add_codes", &add_codes, py::arg("codes"), py::arg("ids"), py::arg("lists") = py::none())
         .def("codes_of", &codes_of, py::arg("ids"))
         .def("all_ids", [](const TableIndex& i) { return to_array(i.all_ids()); })
         .def_property("tuning", &TableIndex::tuning, &TableIndex::set_tuning)

@@ -23,7 +23,8 @@ TableIndex::Commit FlatIndex::prepare_codec(const codec::Codec& codec, ConstMatr
     return [this, &codec, n = x.rows, codes = std::move(codes)] { codes_.append(codec, 0, codes.data(), n); };
 }
 
-TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) {
+TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t>,
+                                           int num_threads) {
     if (codec_ == nullptr) return [] {};
     const std::size_t bytes = codec_->code_bytes();
     std::vector<std::uint8_t> codes(x.rows * bytes);
@@ -51,7 +52,12 @@ TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& 
     };
 }
 
-TableIndex::Commit FlatIndex::prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan) {
+std::vector<std::uint8_t> FlatIndex::codes_of(std::span<const std::uint32_t> rows) const {
+    return codes_.gather(*codec_, rows);
+}
+
+TableIndex::Commit FlatIndex::prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                                            std::span<const std::uint32_t>) {
     codes_.reserve(*codec_, ids_.rows() + plan.n_new);
     return [this, &plan, codes] { codes_.append(*codec_, ids_.rows(), codes, plan.n_new); };
 }
@@ -60,8 +66,10 @@ void FlatIndex::keep_rows(std::span<const std::uint32_t> keep) {
     if (codec_) codes_.compact(*codec_, keep);
 }
 
-std::vector<std::uint8_t> FlatIndex::codes_of(std::span<const std::uint32_t> rows) const {
-    return codes_.gather(*codec_, rows);
+std::vector<float> FlatIndex::decoded(std::span<const std::uint32_t> rows) const {
+    std::vector<float> out(rows.size() * dim_);
+    codec_->decode(codes_.gather(*codec_, rows).data(), rows.size(), out.data(), 1);
+    return out;
 }
 
 void FlatIndex::add_memory(std::map<std::string, std::size_t>& parts) const {
@@ -178,8 +186,7 @@ RowLists FlatIndex::settle_decoded(ConstMatrix queries, RowLists candidates, std
             rows.clear();
             for (const ScoredRow& r : candidates[i]) rows.push_back(r.row);
             std::sort(rows.begin(), rows.end());
-            x.resize(rows.size() * dim_);
-            codec_->decode(codes_of(rows).data(), rows.size(), x.data(), 1);
+            x = decoded(rows);
             store::RowSource source;
             source.data = x.data();
             source.n = rows.size();

@@ -16,7 +16,8 @@ store::AddPlan TableIndex::plan_add(const IdList* ids, std::size_t n, bool upser
     return ids_.plan_add(std::span<const std::string_view>(texts), upsert);
 }
 
-IdList TableIndex::add_codes(const std::uint8_t* codes, std::size_t n, const IdList* ids) {
+IdList TableIndex::add_codes(const std::uint8_t* codes, std::size_t n, const IdList* ids,
+                             std::span<const std::uint32_t> lists) {
     std::unique_lock lock(mutex_);
     if (codec_ == nullptr) throw Error(ErrorKind::unsupported, "codes need an index whose codec is trained");
     if (!vectors_.empty_mode()) {
@@ -29,16 +30,12 @@ IdList TableIndex::add_codes(const std::uint8_t* codes, std::size_t n, const IdL
     }
     std::vector<std::string_view> texts;
     const store::AddPlan plan = plan_add(ids, n, false, texts);
-    const Commit commit = prepare_codes(codes, plan);
+    const Commit commit = prepare_codes(codes, plan, lists);
     ids_.reserve(plan);
     vectors_.append(ConstMatrix(nullptr, n, dim_), 1);
     commit();
     ids_.commit(plan);
     return ids_of(plan.rows);
-}
-
-TableIndex::Commit TableIndex::prepare_codes(const std::uint8_t*, const store::AddPlan&) {
-    throw Error(ErrorKind::unsupported, "this kind of index takes vectors only, not codes");
 }
 
 std::vector<std::uint8_t> TableIndex::codes(const IdList& ids) const {

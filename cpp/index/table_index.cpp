@@ -49,12 +49,16 @@ std::shared_ptr<const codec::Codec> TableIndex::codec() const {
 
 void TableIndex::take_codec(std::shared_ptr<const codec::Codec> codec, int num_threads) {
     std::unique_lock lock(mutex_);
+    take_codec_locked(std::move(codec), num_threads);
+}
+
+void TableIndex::take_codec_locked(std::shared_ptr<const codec::Codec> codec, int num_threads) {
     if (!wants_codec_ || codec_ != nullptr) throw Error(ErrorKind::value, "the index has its codec already, or was made without one");
     if (codec->dim() != dim_) {
         throw Error(ErrorKind::shape, "the codec has " + std::to_string(codec->dim()) + " dims, the index " +
                                           std::to_string(dim_));
     }
-    if (codec->metric() != metric_) {
+    if (!takes_metric_of(*codec)) {
         throw Error(ErrorKind::value, std::string("the codec is fitted for metric '") + to_string(codec->metric()) +
                                           "', the index uses '" + to_string(metric_) + "'");
     }
@@ -71,16 +75,15 @@ void TableIndex::take_codec(std::shared_ptr<const codec::Codec> codec, int num_t
 
 std::vector<float> TableIndex::staged_vectors() const {
     std::shared_lock lock(mutex_);
-    std::vector<float> out;
-    if (!staging_) return out;
-    for (std::uint32_t row : ids_.live_rows()) {
-        out.resize(out.size() + dim_);
-        staging_->get(row, out.data() + out.size() - dim_);
-    }
+    if (vectors().empty_mode()) return {};
+    const std::vector<std::uint32_t> live = ids_.live_rows();
+    std::vector<float> out(live.size() * dim_);
+    for (std::size_t i = 0; i < live.size(); ++i) vectors().get(live[i], out.data() + i * dim_);
     return out;
 }
 
-IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads) {
+IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads,
+                       std::span<const std::uint32_t> lists) {
     if (x.cols != dim_) {
         throw Error(ErrorKind::shape,
                     "vectors have " + std::to_string(x.cols) + " dims, the index " + std::to_string(dim_));
@@ -96,7 +99,7 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
     for (std::size_t i = 0; i < x.rows && !only_new; ++i) {
         if (plan.is_new(i)) new_rows.insert(new_rows.end(), x.row(i), x.row(i) + dim_);
     }
-    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, num_threads);
+    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, lists, num_threads);
     kept.prepare(x, plan.n_new, num_threads);
     ids_.reserve(plan);
 
@@ -154,12 +157,9 @@ store::IdKind TableIndex::id_kind() const {
 std::vector<float> TableIndex::get(const IdList& ids) const {
     std::shared_lock lock(mutex_);
     const std::vector<std::uint32_t> rows = rows_of(ids, false);
+    if (vectors().empty_mode()) return decoded(rows);
     std::vector<float> out(rows.size() * dim_);
-    if (vectors().empty_mode()) {
-        codec_->decode(codes_of(rows).data(), rows.size(), out.data(), 1);
-    } else {
-        for (std::size_t i = 0; i < rows.size(); ++i) vectors().get(rows[i], out.data() + i * dim_);
-    }
+    for (std::size_t i = 0; i < rows.size(); ++i) vectors().get(rows[i], out.data() + i * dim_);
     return out;
 }
 
@@ -217,7 +217,7 @@ void TableIndex::load_table(const store::Reader& in) {
     if (in.has_nested("codec")) {
         if (!wants_codec_) in.fail("codec", "a codec in an index made without one");
         codec_ = codec::read_codec(in.nested("codec"));
-        if (codec_->dim() != dim_ || codec_->metric() != metric_) {
+        if (codec_->dim() != dim_ || !takes_metric_of(*codec_)) {
             in.fail("codec", "its dims or metric differ from the index");
         }
         staging_.reset();

@@ -38,15 +38,17 @@ public:
     const std::string& codec_recipe() const { return codec_recipe_; }
     std::size_t size() const override;
     std::shared_ptr<const codec::Codec> codec() const;
-    // The live vectors of an index that still awaits its codec, for fitting one.
+    // The live vectors as kept, for fitting; none where none are kept.
     std::vector<float> staged_vectors() const;
 
     // Ids of the given vectors, in order; ids == nullptr: automatic ones. With upsert existing ids are
     // replaced in place. All or nothing.
-    IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads);
+    // lists: where an index of lists puts the rows, one per row; empty: where they belong.
+    IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads, std::span<const std::uint32_t> lists = {});
 
     // The same for row codes of the index's codec; needs a codec and mode none.
-    IdList add_codes(const std::uint8_t* codes, std::size_t n, const IdList* ids);
+    IdList add_codes(const std::uint8_t* codes, std::size_t n, const IdList* ids,
+                     std::span<const std::uint32_t> lists = {});
     // Row codes of the ids, ids.size() x code_bytes.
     std::vector<std::uint8_t> codes(const IdList& ids) const;
     // All ids, in order of insertion.
@@ -89,15 +91,21 @@ protected:
     // All that can fail when the staged rows x, of which removed ones need no code, get `codec`.
     virtual Commit prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) = 0;
     // All that can fail when the rows x go where the plan says; there is a codec, or none is wanted.
-    virtual Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) = 0;
+    virtual Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t> lists,
+                                int num_threads) = 0;
     // The same for row codes, all of new rows.
-    virtual Commit prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan);
+    virtual Commit prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                                 std::span<const std::uint32_t> lists) = 0;
+    // Row codes of live rows.
+    virtual std::vector<std::uint8_t> codes_of(std::span<const std::uint32_t> rows) const = 0;
     // Before the ids of live rows, each given once, are erased.
     virtual void before_erase(std::span<const std::uint32_t>) {}
     // Row keep[i], which is live, becomes row i, and the others vanish; before ids and vectors follow.
     virtual void keep_rows(std::span<const std::uint32_t> keep) = 0;
-    // Row codes of live rows.
-    virtual std::vector<std::uint8_t> codes_of(std::span<const std::uint32_t> rows) const = 0;
+    // Live rows, decoded from their codes; row-major.
+    virtual std::vector<float> decoded(std::span<const std::uint32_t> rows) const = 0;
+    // Whether the codec was fitted for what this index scores with it.
+    virtual bool takes_metric_of(const codec::Codec& codec) const { return codec.metric() == metric_; }
     // Per query all allowed rows whose code score is at least the threshold, best first.
     virtual RowLists range_of_codes(ConstMatrix queries, float threshold, const Bitset* allowed,
                                     int num_threads) const = 0;
@@ -118,6 +126,7 @@ protected:
 
     // Encodes all rows; once only.
     void take_codec(std::shared_ptr<const codec::Codec> codec, int num_threads);
+    void take_codec_locked(std::shared_ptr<const codec::Codec> codec, int num_threads);  // the lock is held
 
     void check(const SearchParams& params) const;  // refuses what this index cannot serve
     std::vector<std::uint32_t> rows_of(const IdList& ids, bool skip_missing) const;

@@ -9,6 +9,7 @@ from residua.embedding_table import EmbeddingTable
 from residua.exchange import from_faiss, to_faiss
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
+from residua.ivf_index import IVFIndex
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
 from residua.tuning import TuneResult, tune
@@ -20,6 +21,7 @@ __all__ = [
     "FlatIndex",
     "FloatCodec",
     "Hits",
+    "IVFIndex",
     "RangeHits",
     "RecurrentBinaryCodec",
     "ScalarCodec",

@@ -55,10 +55,14 @@ class Index(CodeRows, Settings):
     def _from_native(cls: type[_Self], native: _core.Index) -> _Self:
         index = cls.__new__(cls)
         if native.awaits_codec:
-            index._start(native, from_recipe(native.dim, native.codec_recipe))
+            index._start(native, cls._waiting_codec(native))
         else:
             index._start(native, None if native.codec is None else wrap(native.codec))
         return index
+
+    @classmethod
+    def _waiting_codec(cls, native: _core.Index) -> Codec:
+        return from_recipe(native.dim, native.codec_recipe)
 
     # What the classes of indexes say about their training.
 

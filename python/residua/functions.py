@@ -27,11 +27,15 @@ from residua.codecs import Codec, wrap
 from residua.embedding_table import EmbeddingTable
 from residua.errors import DtypeError, InvalidTypeError, ShapeError
 from residua.indexes import FlatIndex
+from residua.ivf_index import IVFIndex
 from residua.results import Hits, make_hits
 
 __all__ = ["exact_search", "hamming", "load", "recall", "show_config"]
 
-_INDEXES: dict[type[_core.Index], type[Index]] = {_core.FlatIndex: FlatIndex}
+_INDEXES: dict[type[_core.Index], type[Index]] = {
+    _core.FlatIndex: FlatIndex,
+    _core.IVFIndex: IVFIndex,
+}
 
 
 def exact_search(

@@ -116,6 +116,21 @@ inline void scalar_gemm_panel(const float* q, std::size_t q_stride, std::size_t 
     }
 }
 
+inline void scalar_nearest_panels(const float* q, std::size_t q_stride, std::size_t nq, const float* panels,
+                                  std::size_t n_panels, std::size_t d, const float* bias, std::size_t number,
+                                  float* best, float* at) {
+    float sums[kTileQueries * kPanelRows];
+    for (std::size_t p = 0; p < n_panels; ++p) {
+        scalar_gemm_panel(q, q_stride, nq, panels + p * d * kPanelRows, d, sums, kPanelRows);
+        for (std::size_t j = 0; j < nq * kPanelRows; ++j) {
+            const float value = sums[j] + bias[p * kPanelRows + j % kPanelRows];
+            if (!(value > best[j])) continue;
+            best[j] = value;
+            at[j] = static_cast<float>(number + p);
+        }
+    }
+}
+
 constexpr FloatKernels scalar_float_kernels() {
     return {
         .dot_f32 = scalar_dot<float, ScalarF32>,
@@ -142,6 +157,7 @@ constexpr FloatKernels scalar_float_kernels() {
         .pack_panel_f16 = scalar_pack_panel<ScalarF16>,
         .pack_panel_bf16 = scalar_pack_panel<ScalarBf16>,
         .gemm_panel = scalar_gemm_panel,
+        .nearest_panels = scalar_nearest_panels,
     };
 }
 

@@ -79,6 +79,13 @@ inline float f32_sum(F32 a) {
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+// Where x > best: best = x and its label = l.
+inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
+    const __m256 larger = _mm256_cmp_ps(x.v, best.v, _CMP_GT_OQ);
+    best.v = _mm256_blendv_ps(best.v, x.v, larger);
+    label.v = _mm256_blendv_ps(label.v, l.v, larger);
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     __m256 t[8];
