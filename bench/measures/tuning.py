@@ -16,7 +16,7 @@ __all__ = ["measure_tune"]
 
 _SPLITS = 20
 # Queries that show a target, times k: tune refuses fewer (docs/tuning.md).
-_QUERIES = 22
+_QUERIES = 39
 
 
 def measure_tune(session: Session) -> None:

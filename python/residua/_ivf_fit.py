@@ -64,13 +64,13 @@ def train_lists(
             nearest = _core.nearest_centroids(sample, centroids, 1, False, threads)[0][:, 0]
             # A query scores residuals as it is: without a sample of queries, vectors stand for them.
             asked = sample if queries is None else queries
-            codec.fit(sample - centroids[nearest], queries=asked, metric="ip", num_threads=threads)
+            codec.fit(sample - centroids[nearest], queries=asked, metric="ip", num_threads=threads or None)
             report(steps - 1, steps)
             codec._native = _with_candidates(
                 codec._trained(), sample, queries, centroids, metric, seed, threads
             )
         else:
-            codec.fit(sample, queries=queries, metric=metric, num_threads=threads)
+            codec.fit(sample, queries=queries, metric=metric, num_threads=threads or None)
     report(steps, steps)
     return Trained(centroids, codec._trained(), residual, error)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from residua._typing import AnyArray, FloatArray, IntArray
 
-CHOOSING = 2.33  # normal quantile: one-sided 99 %
+CHOOSING = 3.1  # normal quantile: one-sided 99.9 %
 REPORTING = 1.96  # two-sided 95 %
 # Results of one query are right or wrong together. The spread between queries shows how much, but for few
 # wrong ones that is uncertain itself: then as if every two results were one.

@@ -195,8 +195,8 @@ class IVFIndex(Index):
             return None
         return DriftWarning(
             f"{fit['added']:_} rows were added since training; their mean squared distance to the centroids "
-            f"is {error:.2f} times that of training, and the lists are {unequal:.2f} times as unequal: recall "
-            "at a given nprobe may have fallen; build the index anew from these data, or raise nprobe",
+            f"is {error:.2f} times that of training, and the lists are {unequal:.2f} times as unequal: "
+            "recall at a given nprobe may have fallen; build the index anew from these data, or raise nprobe",
             error,
             unequal,
         )

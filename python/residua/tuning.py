@@ -42,7 +42,7 @@ class TuneResult:
     qps
         Queries per second of a batch of the held-out queries: the median of five runs.
     reached
-        Whether the settings were chosen with 99 % confidence in the target, and the interval of the held-out
+        Whether the settings were chosen with 99.9 % confidence in the target, and the interval of the held-out
         queries reaches it. False: ``params`` are the best that the index has.
     target_recall, k
         As asked for.
@@ -74,7 +74,7 @@ def tune(
 ) -> TuneResult:
     """Find the cheapest settings of a search whose recall reaches a target.
 
-    One half of the queries chooses the settings, with a margin: a one-sided 99 % confidence bound of the
+    One half of the queries chooses the settings, with a margin: a one-sided 99.9 % confidence bound of the
     recall reaches the target. The other half measures them. Recall is against the exact search of the kept
     vectors, and a statement about queries like these: queries that are rows of the index, or otherwise easier
     than those to come, promise too much.

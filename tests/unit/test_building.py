@@ -156,7 +156,7 @@ def test_progress_and_bad_input() -> None:
         rz.build(X[:0])
     with pytest.raises(ShapeError, match="48"):
         rz.build(X, queries=Q[:, :9])
-    with pytest.raises(InvalidValueError, match="42 can"):
+    with pytest.raises(InvalidValueError, match="74 can"):
         rz.build(X, queries=Q[:20])
     with pytest.raises(NonFiniteError, match="row 3"):
         rz.build(np.where(np.arange(5000)[:, None] == 3, np.nan, X))
