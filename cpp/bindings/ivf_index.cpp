@@ -64,6 +64,7 @@ void register_ivf_index(py::module_& m) {
                  const auto n = static_cast<py::ssize_t>(c.size() / index.dim());
                  return to_numpy(std::move(c), {n, static_cast<py::ssize_t>(index.dim())});
              })
+        .def("take_as_trained", &IvfIndex::take_as_trained)
         .def("lists_of",
              [](const IvfIndex& index, const Array<std::int64_t>& ids) {
                  index::IdList given;

@@ -198,6 +198,13 @@ void ScalarCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Ef
     });
 }
 
+void ScalarCodec::add_to_score(std::uint8_t* code, float value) const {
+    float add;
+    std::memcpy(&add, code + layout_.code_bytes(), sizeof add);
+    add += value;
+    std::memcpy(code + layout_.code_bytes(), &add, sizeof add);
+}
+
 void ScalarCodec::encode_levels(const std::uint8_t* levels, std::size_t n, std::uint8_t* codes,
                                 int num_threads) const {
     require(p_.unit_scale, "levels are codes only where all vectors have a scale of 1");
@@ -267,7 +274,7 @@ std::unique_ptr<Scorer> ScalarCodec::prepare(ConstMatrix queries, int num_thread
                 constant = dot(w.data(), p_.center.data(), p_.dim);
             }
             for (std::size_t i = 0; i < p_.dim; ++i) w[i] *= factor * p_.step[i];
-            prepared[r] = ByteQuery(layout_, w, static_cast<float>(constant));
+            prepared[r] = ByteQuery(layout_, w, static_cast<float>(constant), p_.unit_scale);
         }
     });
     return std::make_unique<ScalarScorer>(layout_, std::move(prepared));

@@ -59,6 +59,9 @@ public:
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
     bool is_code(const std::uint8_t* code) const override;
     bool settles_decoded() const override { return p_.unit_scale; }
+    // Ranges that others have fitted to residuals.
+    bool gains_from_residuals() const override { return p_.unit_scale; }
+    void add_to_score(std::uint8_t* code, float value) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
     std::size_t prefix_dims() const override { return p_.dim; }

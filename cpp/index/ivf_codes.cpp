@@ -15,6 +15,12 @@ std::vector<float> IvfIndex::centroids() const {
     return centroids_;
 }
 
+void IvfIndex::take_as_trained() {
+    std::unique_lock lock(mutex_);
+    const double error = fit_.added > 0 ? fit_.added_error / static_cast<double>(fit_.added) : fit_.trained_error;
+    fit_ = {error, current_imbalance(), 0.0, 0};
+}
+
 std::vector<std::uint32_t> IvfIndex::lists_of(const IdList& ids) const {
     std::shared_lock lock(mutex_);
     std::vector<std::uint32_t> list_of_row(ids_.rows());

@@ -63,6 +63,8 @@ public:
     double imbalance() const;
     std::vector<std::uint32_t> list_sizes() const;
     std::vector<float> centroids() const;
+    // From now on the rows that are here count as those of training.
+    void take_as_trained();
     // The list of every id.
     std::vector<std::uint32_t> lists_of(const IdList& ids) const;
 
