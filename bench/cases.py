@@ -33,13 +33,25 @@ KINDS = (
     "peers",
     "funnel",
     "tune",
+    "lists",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
-        {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype", "funnel"}
+        {
+            "codec",
+            "bits",
+            "fit_queries",
+            "scoring",
+            "rerank",
+            "rotation",
+            "code_bits",
+            "dtype",
+            "funnel",
+            "nlist",
+        }
     ),
-    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),
+    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows"}),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),
     "usearch": frozenset({"dtype", "exact", "M", "ef_construction", "ef"}),
     "rabitqlib": frozenset({"bits", "clusters", "nprobe"}),
