@@ -11,6 +11,7 @@
 #include "codec/codec.hpp"
 #include "codec/float_codec.hpp"
 #include "codec/normalize.hpp"
+#include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/parallel.hpp"
@@ -157,6 +158,38 @@ py::array_t<std::uint8_t> encode_levels(const Codec& c, const Array<std::uint8_t
     return out;
 }
 
+CodecPtr pq_codec(std::size_t dim, std::size_t n_subspaces, int bits, const std::string& metric,
+                  const Array<float>& rotation, const Array<float>& codebooks, float square_weight, float mean_square,
+                  float expansion) {
+    codec::PqParams p;
+    p.metric = parse_metric(metric);
+    p.dim = dim;
+    p.n_subspaces = n_subspaces;
+    p.bits = bits;
+    p.rotation = to_vector(rotation);
+    p.codebooks = to_vector(codebooks);
+    p.square_weight = square_weight;
+    p.mean_square = mean_square;
+    p.expansion = expansion;
+    return std::make_shared<codec::PqCodec>(std::move(p));
+}
+
+// The codebooks (n_subspaces, 2^bits, dims of the widest), the rotation (dims, dim) or None, and the two numbers
+// of the score.
+py::tuple pq_parts(const Codec& c) {
+    const auto& pq = dynamic_cast<const codec::PqCodec&>(c);
+    const codec::PqParams& p = pq.params();
+    py::object rotation = py::none();
+    if (!p.rotation.empty()) {
+        rotation = to_numpy(std::vector<float>(p.rotation), {static_cast<py::ssize_t>(pq.dims()),
+                                                             static_cast<py::ssize_t>(p.dim)});
+    }
+    return py::make_tuple(to_numpy(std::vector<float>(p.codebooks), {static_cast<py::ssize_t>(p.n_subspaces),
+                                                                     static_cast<py::ssize_t>(pq.layout().values()),
+                                                                     static_cast<py::ssize_t>(pq.subspace_dims())}),
+                          rotation, p.square_weight, p.mean_square);
+}
+
 py::array_t<double> gram(const Array<float>& x, int num_threads) {
     const ConstMatrix rows = matrix(x);
     py::array_t<double> out({x.shape(1), x.shape(1)});
@@ -230,6 +263,9 @@ void register_codecs(py::module_& m) {
                                    if (const auto* s = dynamic_cast<const codec::ScalarCodec*>(&c)) {
                                        return static_cast<double>(s->params().bits);
                                    }
+                                   if (const auto* q = dynamic_cast<const codec::PqCodec*>(&c)) {
+                                       return static_cast<double>(q->params().bits);
+                                   }
                                    const auto* b = dynamic_cast<const codec::BinaryCodec*>(&c);
                                    return b != nullptr ? static_cast<double>(b->bits()) : 0.0;
                                })
@@ -242,6 +278,9 @@ void register_codecs(py::module_& m) {
                                })
         .def_property_readonly("rotation",
                                [](const Codec& c) -> std::string {
+                                   if (const auto* q = dynamic_cast<const codec::PqCodec*>(&c)) {
+                                       return q->params().rotation.empty() ? "none" : "opq";
+                                   }
                                    const auto* b = dynamic_cast<const codec::BinaryCodec*>(&c);
                                    return b != nullptr ? b->rotation() : "none";
                                })
@@ -299,6 +338,10 @@ void register_codecs(py::module_& m) {
           py::arg("unit_scale") = false);
     m.def("scalar_ranges", &scalar_ranges, py::arg("codec"));
     m.def("encode_levels", &encode_levels, py::arg("codec"), py::arg("levels"), py::arg("num_threads"));
+    m.def("pq_codec", &pq_codec, py::arg("dim"), py::arg("n_subspaces"), py::arg("bits"), py::arg("metric"),
+          py::arg("rotation"), py::arg("codebooks"), py::arg("square_weight"), py::arg("mean_square"),
+          py::arg("expansion"));
+    m.def("pq_parts", &pq_parts, py::arg("codec"));
     m.def(
         "with_expansion",
         [](const Codec& c, float expansion) {

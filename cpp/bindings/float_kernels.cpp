@@ -3,7 +3,6 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <limits>
 #include <string>
 
 #include "bindings/arrays.hpp"
@@ -76,23 +75,22 @@ py::array_t<float> gemm_panel(const std::string& isa, const Array<float>& q, con
     return out;
 }
 
-// Panels of (n, d, 16): the largest q . row + bias of every lane, and the number of its panel.
-py::tuple nearest_panels(const std::string& isa, const Array<float>& q, const Array<float>& panels,
-                         const Array<float>& bias) {
+// Panels of (n, d, 16), searched `group` at a time: the row of largest q . row + bias.
+py::array_t<std::uint32_t> nearest_panels(const std::string& isa, const Array<float>& q, const Array<float>& panels,
+                                          const Array<float>& bias, std::size_t group) {
     const auto a = matrix(q), b = matrix(bias);
-    if (a.rows < 1 || a.rows > kernel::kTileQueries || b.cols != kPanelRows ||
+    if (a.rows < 1 || a.rows > kernel::kTileQueries || b.cols != kPanelRows || group < 1 ||
         static_cast<std::size_t>(panels.size()) != b.rows * a.cols * kPanelRows) {
         throw Error(ErrorKind::shape, "expected q of (1..6, d), panels of (n, d, 16) and a bias of (n, 16)");
     }
-    py::array_t<float> best({a.rows, kPanelRows}), at({a.rows, kPanelRows});
-    std::fill_n(best.mutable_data(), best.size(), -std::numeric_limits<float>::infinity());
-    std::fill_n(at.mutable_data(), at.size(), 0.0f);
-    for (std::size_t first = 0; first < b.rows; first += 3) {  // in parts, as callers do
-        const std::size_t n = std::min<std::size_t>(3, b.rows - first);
+    py::array_t<std::uint32_t> out(static_cast<py::ssize_t>(a.rows));
+    float best[kernel::kTileQueries * kPanelRows], at[kernel::kTileQueries * kPanelRows];
+    for (std::size_t first = 0; first < b.rows; first += group) {
+        const std::size_t n = std::min(group, b.rows - first);
         floats(isa).nearest_panels(a.data, a.stride, a.rows, panels.data() + first * a.cols * kPanelRows, n, a.cols,
-                                   b.row(first), first, best.mutable_data(), at.mutable_data());
+                                   b.row(first), first, best, at, first + n == b.rows ? out.mutable_data() : nullptr);
     }
-    return py::make_tuple(best, at);
+    return out;
 }
 
 // Repeats one tile; returns the number of multiply-adds done (for the benchmark).

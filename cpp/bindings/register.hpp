@@ -16,6 +16,7 @@ void register_embedding_table(pybind11::module_& m);
 void register_bit_kernels(pybind11::module_& kernels);
 void register_plane_kernels(pybind11::module_& kernels);
 void register_byte_kernels(pybind11::module_& kernels);
+void register_lookup_kernels(pybind11::module_& kernels);
 void register_float_kernels(pybind11::module_& k);
 void register_exact_search(pybind11::module_& m);
 

@@ -5,6 +5,7 @@
 
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
+#include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/aligned.hpp"
@@ -26,6 +27,7 @@ constexpr Kind kKinds[] = {
     {BinaryCodec::kKind, BinaryCodec::read},
     {RecurrentCodec::kKind, RecurrentCodec::read},
     {ScalarCodec::kKind, ScalarCodec::read},
+    {PqCodec::kKind, PqCodec::read},
 };
 
 }  // namespace

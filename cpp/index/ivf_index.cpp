@@ -114,7 +114,9 @@ void IvfIndex::train(Training t, int num_threads) {
 }
 
 bool IvfIndex::takes_metric_of(const codec::Codec& codec) const {
-    return residual_ ? codec.metric() == Metric::ip && codec.gains_from_residuals() : TableIndex::takes_metric_of(codec);
+    if (!residual_) return TableIndex::takes_metric_of(codec);
+    if (metric_ != Metric::l2) return codec.metric() == Metric::ip;
+    return codec.metric() == Metric::l2 || (codec.metric() == Metric::ip && codec.gains_from_residuals());
 }
 
 // The residual of a row as the metric sees it, and the term of l2 that goes into its code.
@@ -174,7 +176,7 @@ IvfIndex::Coded IvfIndex::code_rows(const codec::Codec* codec, ConstMatrix x, st
             }
         }
         codec->encode({z.data(), end - begin, dim_}, out.codes.data() + begin * bytes, 1, codec::Effort::rounded);
-        if (!residual_ || metric_ != Metric::l2) return;
+        if (!residual_ || metric_ != Metric::l2 || codec->metric() == Metric::l2) return;
         for (std::size_t i = begin; i < end; ++i) codec->add_to_score(out.codes.data() + i * bytes, terms[i - begin]);
     });
     return out;

@@ -113,9 +113,13 @@ private:
     // queries as the metric sees them, here and below. At least nprobe lists with rows to find, and k rows.
     Probes choose_lists(ConstMatrix queries, std::size_t nprobe, std::size_t k, const Slots& slots, int num_threads) const;
     void set_terms(ConstMatrix queries, Probes& probes) const;
-    void scan_lists(const codec::Scorer& scorer, const Probes& probes, std::size_t q_begin, std::size_t q_end,
+    // Codes of residuals under l2 that take in no term: every list scores what it leaves of the query.
+    bool scores_by_list() const { return residual_ && codec_ != nullptr && codec_->metric() == Metric::l2; }
+    std::unique_ptr<codec::Scorer> prepare_for_list(ConstMatrix queries, std::span<const std::uint32_t> members,
+                                                    std::size_t list) const;
+    void scan_lists(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, std::size_t q_begin, std::size_t q_end,
                     std::size_t first_rank, std::size_t last_rank, const Bitset* allowed, TopK* pools) const;
-    std::vector<TopK> scan_probes(const codec::Scorer& scorer, const Probes& probes, std::size_t keep,
+    std::vector<TopK> scan_probes(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, std::size_t keep,
                                   const Bitset* allowed, const TieOrder* order, int num_threads) const;
     RowLists rows_in(const Probes& probes, const Slots& slots, std::size_t begin, std::size_t end) const;
     RowLists best_of_lists(const codec::Scorer* scorer, ConstMatrix queries, const Probes& probes, const Slots& slots,

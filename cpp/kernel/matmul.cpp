@@ -2,7 +2,6 @@
 #include "kernel/matmul.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "core/parallel.hpp"
@@ -24,22 +23,6 @@ std::size_t row_block(std::size_t cols) {
 std::size_t panel_group(std::size_t cols) {
     constexpr std::size_t kBytes = 24 * 1024;
     return std::max<std::size_t>(1, kBytes / (sizeof(float) * kPanelRows * std::max<std::size_t>(1, cols)));
-}
-
-// The best row of a panel's lanes as nearest_panels leaves them.
-std::uint32_t best_lane(const float* best, const float* at) {
-    float top[kPanelRows];
-    std::copy_n(best, kPanelRows, top);
-    for (std::size_t half = kPanelRows / 2; half > 0; half /= 2) {
-        for (std::size_t j = 0; j < half; ++j) top[j] = std::max(top[j], top[j + half]);
-    }
-    std::int32_t row = std::numeric_limits<std::int32_t>::max();
-    for (std::size_t j = 0; j < kPanelRows; ++j) {
-        const std::int32_t here = static_cast<std::int32_t>(at[j]) * static_cast<std::int32_t>(kPanelRows) +
-                                  static_cast<std::int32_t>(j);
-        row = std::min(row, best[j] == top[0] ? here : std::numeric_limits<std::int32_t>::max());
-    }
-    return static_cast<std::uint32_t>(row);
 }
 
 // Output tiles of the Gram matrix: a multiple of both sides of the register tile.
@@ -132,18 +115,14 @@ void PackedPanels::nearest(ConstMatrix a, const float* bias, std::uint32_t* out)
     float best[kBlock * kPanelRows], at[kBlock * kPanelRows];
     for (std::size_t i0 = 0; i0 < a.rows; i0 += block) {
         const std::size_t i1 = std::min(a.rows, i0 + block);
-        std::fill_n(best, (i1 - i0) * kPanelRows, -std::numeric_limits<float>::infinity());
-        std::fill_n(at, (i1 - i0) * kPanelRows, 0.0f);
         for (std::size_t p = 0; p < panels; p += group) {
+            const bool last = panels - p <= group;
             for (std::size_t i = i0; i < i1; i += kTileQueries) {
                 const std::size_t state = (i - i0) * kPanelRows;
                 kernels.nearest_panels(a.row(i), a.stride, std::min(kTileQueries, i1 - i),
-                                       panels_.data() + p * kPanelRows * cols_, std::min(group, panels - p), cols_,
-                                       bias + p * kPanelRows, p, best + state, at + state);
+                                       panels_.data() + p * kPanelRows * cols_, last ? panels - p : group, cols_,
+                                       bias + p * kPanelRows, p, best + state, at + state, last ? out + i : nullptr);
             }
-        }
-        for (std::size_t i = i0; i < i1; ++i) {
-            out[i] = best_lane(best + (i - i0) * kPanelRows, at + (i - i0) * kPanelRows);
         }
     }
 }

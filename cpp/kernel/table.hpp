@@ -6,6 +6,7 @@
 #include "kernel/bit_kernels.hpp"
 #include "kernel/byte_kernels.hpp"
 #include "kernel/float_kernels.hpp"
+#include "kernel/lookup_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
 
 namespace residua::kernel {
@@ -16,6 +17,7 @@ struct KernelTable {
     BitKernels bits;
     PlaneKernels planes;
     ByteKernels bytes;
+    LookupKernels lookups;
 };
 
 }  // namespace residua::kernel

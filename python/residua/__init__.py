@@ -4,7 +4,7 @@
 from residua import datasets, errors
 from residua._core import __version__
 from residua.building import build
-from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
+from residua.codecs import BinaryCodec, Codec, FloatCodec, PQCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.embedding_table import EmbeddingTable
 from residua.exchange import from_faiss, to_faiss
 from residua.functions import exact_search, hamming, load, recall, show_config
@@ -23,6 +23,7 @@ __all__ = [
     "Hits",
     "IVFIndex",
     "RangeHits",
+    "PQCodec",
     "RecurrentBinaryCodec",
     "ScalarCodec",
     "TuneResult",

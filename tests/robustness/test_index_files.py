@@ -88,6 +88,7 @@ SAVED = {
     "recurrent codec": lambda: rz.RecurrentBinaryCodec(DIM, 1.5).fit(vectors(300), metric="ip"),
     "binary codec": lambda: rz.BinaryCodec(DIM).fit(vectors(2), metric="l2"),
     "scalar index": scalar_index,
+    "pq codec": lambda: rz.PQCodec(DIM, 3, bits=4, rotation="opq").fit(vectors(300), metric="l2"),
     "scalar codec": lambda: rz.ScalarCodec(DIM, 8).fit(vectors(300), metric="l2"),
     "table": lambda: rz.EmbeddingTable(vectors(40), rz.ScalarCodec(DIM, 4)),
     "float codec": lambda: rz.FloatCodec(DIM, "float16"),

@@ -21,6 +21,9 @@ CODECS = {
     "float16": lambda dim: rz.FloatCodec(dim, "float16"),
     "bfloat16": lambda dim: rz.FloatCodec(dim, "bfloat16"),
     "binary": lambda dim: rz.BinaryCodec(dim),
+    "pq8": lambda dim: rz.PQCodec(dim, -(-dim // 4)),
+    "pq4": lambda dim: rz.PQCodec(dim, -(-dim // 3), bits=4),
+    "opq4": lambda dim: rz.PQCodec(dim, -(-dim // 2), bits=4, rotation="opq"),
     "scalar8": lambda dim: rz.ScalarCodec(dim, 8),
     "scalar4": lambda dim: rz.ScalarCodec(dim, 4),
     **{f"rb{b:g}": lambda dim, b=b: rz.RecurrentBinaryCodec(dim, b) for b in RECURRENT_BITS},
@@ -37,9 +40,9 @@ def vectors(n: int, dim: int, seed: int) -> np.ndarray:
     return rows.astype(np.float32)
 
 
-def sample(dim: int) -> np.ndarray:
-    """Rows to fit to; few of them for large dims, where a fit on many takes seconds."""
-    return vectors(300 if dim <= 100 else 60, dim, 1)
+def sample(dim: int, name: str = "") -> np.ndarray:
+    """Rows to fit to; few of them for large dims, where a fit on many takes seconds, but one per codeword."""
+    return vectors(300 if dim <= 100 or name == "pq8" else 60, dim, 1)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -57,7 +60,7 @@ def exact(q: np.ndarray, x: np.ndarray, metric: str) -> np.ndarray:
 @cache
 def trained(name: str, dim: int, metric: str) -> tuple[rz.Codec, np.ndarray, np.ndarray, np.ndarray]:
     """A codec, 64 rows that it was not fitted to, 16 queries and the codes of the rows."""
-    codec = CODECS[name](dim).fit(sample(dim), metric=metric)
+    codec = CODECS[name](dim).fit(sample(dim, name), metric=metric)
     x, q = vectors(64, dim, 2), vectors(16, dim, 3)
     return codec, x, q, codec.encode(x)
 

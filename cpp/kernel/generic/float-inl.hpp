@@ -3,6 +3,8 @@
 // divides kPanelRows. Include after simd/vec_*.hpp, from an ISA translation unit only.
 #pragma once
 
+#include <limits>
+
 #include "kernel/float_kernels.hpp"
 #include "kernel/generic/bf16-inl.hpp"
 
@@ -230,7 +232,7 @@ inline void simd_gemm_panel(const float* q, std::size_t q_stride, std::size_t nq
 
 template <std::size_t NQ>
 void nearest_tile(const float* q, std::size_t q_stride, const float* panels, std::size_t n_panels, std::size_t d,
-                  const float* bias, std::size_t number, float* best, float* at) {
+                  const float* bias, std::size_t number, float* best, float* at, std::uint32_t* out) {
     constexpr std::size_t L = F32::kLanes;
     constexpr std::size_t V = kPanelRows / L;
     F32 top[NQ][V], panel_of[NQ][V];
@@ -240,8 +242,8 @@ void nearest_tile(const float* q, std::size_t q_stride, const float* panels, std
         }
     };
     for_each([&](std::size_t i, std::size_t v, std::size_t j) {
-        top[i][v] = f32_load(best + j);
-        panel_of[i][v] = f32_load(at + j);
+        top[i][v] = number == 0 ? f32_set(-std::numeric_limits<float>::infinity()) : f32_load(best + j);
+        panel_of[i][v] = number == 0 ? f32_zero() : f32_load(at + j);
     });
     for (std::size_t p = 0; p < n_panels; ++p) {
         const TileSums<NQ> sums = tile_sums<NQ>(q, q_stride, panels + p * d * kPanelRows, d);
@@ -251,22 +253,39 @@ void nearest_tile(const float* q, std::size_t q_stride, const float* panels, std
                             panel_of[i][v]);
         });
     }
-    for_each([&](std::size_t i, std::size_t v, std::size_t j) {
-        f32_store(best + j, top[i][v]);
-        f32_store(at + j, panel_of[i][v]);
-    });
+    if (out == nullptr) {
+        for_each([&](std::size_t i, std::size_t v, std::size_t j) {
+            f32_store(best + j, top[i][v]);
+            f32_store(at + j, panel_of[i][v]);
+        });
+        return;
+    }
+    static constexpr float kLane[kPanelRows] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (std::size_t i = 0; i < NQ; ++i) {
+        float largest = f32_max_lane(top[i][0]), row = 0x1p24f;
+        for (std::size_t v = 1; v < V; ++v) {
+            const float other = f32_max_lane(top[i][v]);
+            largest = other > largest ? other : largest;
+        }
+        for (std::size_t v = 0; v < V; ++v) {
+            const F32 rows = f32_fma(panel_of[i][v], f32_set(kPanelRows), f32_load(kLane + v * L));
+            const float first = f32_min_lane_where(rows, top[i][v], largest);
+            row = first < row ? first : row;
+        }
+        out[i] = static_cast<std::uint32_t>(row);
+    }
 }
 
 inline void simd_nearest_panels(const float* q, std::size_t q_stride, std::size_t nq, const float* panels,
                                 std::size_t n_panels, std::size_t d, const float* bias, std::size_t number,
-                                float* best, float* at) {
+                                float* best, float* at, std::uint32_t* out) {
     switch (nq) {
-        case 1: return nearest_tile<1>(q, q_stride, panels, n_panels, d, bias, number, best, at);
-        case 2: return nearest_tile<2>(q, q_stride, panels, n_panels, d, bias, number, best, at);
-        case 3: return nearest_tile<3>(q, q_stride, panels, n_panels, d, bias, number, best, at);
-        case 4: return nearest_tile<4>(q, q_stride, panels, n_panels, d, bias, number, best, at);
-        case 5: return nearest_tile<5>(q, q_stride, panels, n_panels, d, bias, number, best, at);
-        default: return nearest_tile<6>(q, q_stride, panels, n_panels, d, bias, number, best, at);
+        case 1: return nearest_tile<1>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 2: return nearest_tile<2>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 3: return nearest_tile<3>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 4: return nearest_tile<4>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 5: return nearest_tile<5>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        default: return nearest_tile<6>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "kernel/generic/bit-inl.hpp"
 #include "kernel/generic/byte-inl.hpp"
 #include "kernel/generic/float-inl.hpp"
+#include "kernel/generic/lookup-inl.hpp"
 #include "kernel/generic/plane-inl.hpp"
 #include "kernel/table.hpp"
 
@@ -13,7 +14,7 @@ namespace residua::kernel {
 namespace {
 
 constexpr KernelTable kTable{"avx2", simd_float_kernels(), simd_bit_kernels(), simd_plane_kernels(),
-                             simd_byte_kernels()};
+                             simd_byte_kernels(),     simd_lookup_kernels()};
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include "kernel/generic/bit-scalar-inl.hpp"
 #include "kernel/generic/byte-scalar-inl.hpp"
 #include "kernel/generic/float-scalar-inl.hpp"
+#include "kernel/generic/lookup-scalar-inl.hpp"
 #include "kernel/generic/plane-scalar-inl.hpp"
 #include "kernel/table.hpp"
 
@@ -10,7 +11,7 @@ namespace residua::kernel {
 namespace {
 
 constexpr KernelTable kTable{"scalar", scalar_float_kernels(), scalar_bit_kernels(), scalar_plane_kernels(),
-                             scalar_byte_kernels()};
+                             scalar_byte_kernels(), scalar_lookup_kernels()};
 
 }  // namespace
 

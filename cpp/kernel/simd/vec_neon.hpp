@@ -81,6 +81,12 @@ inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
     label.v = vbslq_f32(larger, l.v, label.v);
 }
 
+inline float f32_max_lane(F32 a) { return vmaxvq_f32(a.v); }
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    return vminvq_f32(vbslq_f32(vceqq_f32(b.v, vdupq_n_f32(x)), a.v, vdupq_n_f32(__builtin_inff())));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     const float32x4_t a = vtrn1q_f32(rows[0].v, rows[1].v), b = vtrn2q_f32(rows[0].v, rows[1].v);
@@ -223,6 +229,48 @@ inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit
     for (int i = 0; i < 8; ++i) mask |= lane_mask(vcleq_s32(vld1q_s32(values + 4 * i), l)) << (4 * i);
     return mask;
 }
+
+// look-ups (kernel/lookup_kernels.hpp)
+
+// Bit r is set when sums[r] >= least.
+inline std::uint32_t rows_at_least(const RowsI32& sums, std::int32_t least) {
+    const int32x4_t l = vdupq_n_s32(least);
+    std::uint32_t mask = 0;
+    for (int i = 0; i < 8; ++i) mask |= lane_mask(vcgeq_s32(sums.v[i], l)) << (4 * i);
+    return mask;
+}
+// Half a column of one block; `step` leads to the next block, for wider vectors.
+inline Bytes load_columns(const std::uint8_t* codes, std::size_t) { return load_bytes(codes); }
+// Entries of NQ tables of 256, a quarter at a time: indices outside of it change nothing.
+template <std::size_t NQ>
+inline void look_up_256(const std::uint8_t* const (&tables)[NQ], Bytes codes, Bytes (&out)[NQ]) {
+    for (std::size_t i = 0; i < NQ; ++i) {
+        const std::uint8_t* t = tables[i];
+        Bytes x = vqtbl4q_u8(vld1q_u8_x4(t), codes);
+        x = vqtbx4q_u8(x, vld1q_u8_x4(t + 64), vsubq_u8(codes, vdupq_n_u8(64)));
+        x = vqtbx4q_u8(x, vld1q_u8_x4(t + 128), vsubq_u8(codes, vdupq_n_u8(128)));
+        out[i] = vqtbx4q_u8(x, vld1q_u8_x4(t + 192), vsubq_u8(codes, vdupq_n_u8(192)));
+    }
+}
+// 16-bit sums of the bytes of vectors; even ones carry 256 times the odd ones, modulo 2^16.
+struct ByteSums {
+    uint16x8_t even, odd;
+
+    void clear() { even = odd = vdupq_n_u16(0); }
+    void add(Bytes x) {
+        even = vaddq_u16(even, vreinterpretq_u16_u8(x));
+        odd = vsraq_n_u16(odd, vreinterpretq_u16_u8(x), 8);
+    }
+    // Bit j: of byte j.
+    std::uint64_t at_least(std::int32_t least) const {
+        static constexpr std::uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+        const uint16x8_t l = vdupq_n_u16(static_cast<std::uint16_t>(least));
+        const uint16x8_t e = vcgeq_u16(vsubq_u16(even, vshlq_n_u16(odd, 8)), l), o = vcgeq_u16(odd, l);
+        const uint8x16_t both = vreinterpretq_u8_u16(vsliq_n_u16(e, o, 8));
+        const uint8x16_t bits = vandq_u8(both, vld1q_u8(kBit));
+        return std::uint64_t{vaddv_u8(vget_low_u8(bits))} | std::uint64_t{vaddv_u8(vget_high_u8(bits))} << 8;
+    }
+};
 
 // scalar codes (kernel/byte_kernels.hpp)
 

@@ -103,6 +103,18 @@ def scalar_ranges(codec: Codec) -> tuple[FloatArray, FloatArray, bool]: ...
 
 # Row codes of (n, dim) levels, for such a codec.
 def encode_levels(codec: Codec, levels: ByteArray, num_threads: int) -> ByteArray: ...
+def pq_codec(
+    dim: int,
+    n_subspaces: int,
+    bits: int,
+    metric: str,
+    rotation: FloatArray,
+    codebooks: FloatArray,
+    square_weight: float,
+    mean_square: float,
+    expansion: float,
+) -> Codec: ...
+def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float]: ...
 def with_expansion(codec: Codec, expansion: float) -> Codec: ...
 
 # What fits take from native code. fit_steps: the steps for 1 … 8 bits, and the squared errors for

@@ -62,6 +62,12 @@ CODECS = {
         lambda bits: bits in (4, 8),
         "8 or 4",
     ),
+    "pq": CodecKind(
+        lambda dim, bits, seed: rz.PQCodec(dim, max(1, round(dim * bits / 8)), seed=seed),
+        1.0,
+        lambda bits: 0 < bits <= 8,
+        "up to 8 per dim, in sub-spaces of 8 bits",
+    ),
     "float": CodecKind(
         lambda dim, bits, seed: rz.FloatCodec(dim, "float16" if bits == 16 else "float32"),
         32.0,
