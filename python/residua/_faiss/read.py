@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from residua import _core
+from residua._faiss.codes import metric_of, pq_codec, scalar_codes
+from residua._faiss.lists import read_lists
 from residua._faiss.package import code_rows, concrete, name_of
 from residua._index import Index
 from residua._typing import ByteArray, IntArray, Metric
-from residua.codecs import BinaryCodec, Codec, FloatCodec, ScalarCodec
+from residua.codecs import BinaryCodec, Codec
 from residua.errors import NotTrainedError, UnsupportedError
 from residua.indexes import FlatIndex
 
@@ -33,7 +34,10 @@ def read(faiss: Any, index: Any, ids: IntArray | None = None) -> Index:
     return reader(faiss, index, ids)
 
 
-_WHAT_WORKS = "these can: IndexFlat, IndexScalarQuantizer (8 and 4 bits, float16, bfloat16), IndexBinaryFlat"
+_WHAT_WORKS = (
+    "these can: IndexFlat, IndexScalarQuantizer, IndexPQ, IndexIVFFlat, IndexIVFScalarQuantizer, IndexIVFPQ (codes "
+    "of 8 and 4 bits, float16, bfloat16), IndexBinaryFlat"
+)
 
 
 def _hint(faiss: Any, index: Any) -> str:
@@ -50,24 +54,16 @@ def _readers(faiss: Any) -> dict[type, Reader]:
         faiss.IndexFlatL2: _flat,
         faiss.IndexFlatIP: _flat,
         faiss.IndexScalarQuantizer: _scalar,
+        faiss.IndexPQ: _product,
+        faiss.IndexIVFFlat: read_lists,
+        faiss.IndexIVFPQ: read_lists,
+        faiss.IndexIVFScalarQuantizer: read_lists,
         faiss.IndexBinaryFlat: _binary,
         faiss.IndexIDMap: _id_map,
         faiss.IndexIDMap2: _id_map,
         faiss.IndexBinaryIDMap: _id_map,
         faiss.IndexBinaryIDMap2: _id_map,
     }
-
-
-def metric_of(faiss: Any, index: Any) -> Metric:
-    """The metric of a FAISS index; cosine is inner product over unit vectors there."""
-    if index.metric_type == faiss.METRIC_L2:
-        return "l2"
-    if index.metric_type == faiss.METRIC_INNER_PRODUCT:
-        return "ip"
-    raise UnsupportedError(
-        f"{name_of(index)} has metric_type {index.metric_type}; METRIC_L2 and METRIC_INNER_PRODUCT can be "
-        "exchanged"
-    )
 
 
 def _id_map(faiss: Any, index: Any, _: IntArray | None) -> Index:
@@ -99,43 +95,14 @@ def _binary(faiss: Any, index: Any, ids: IntArray | None) -> Index:
     return of_codes(BinaryCodec(index.d), codes, "ip", ids)
 
 
+def _product(faiss: Any, index: Any, ids: IntArray | None) -> Index:
+    metric = metric_of(faiss, index)
+    codes = code_rows(faiss, index.codes, index.ntotal, index.code_size)
+    return of_codes(pq_codec(faiss, index.pq, metric), codes, metric, ids)
+
+
 def _scalar(faiss: Any, index: Any, ids: IntArray | None) -> Index:
     metric = metric_of(faiss, index)
     codes = code_rows(faiss, index.codes, index.ntotal, index.code_size)
     codec, codes = scalar_codes(faiss, index.sq, metric, codes)
     return of_codes(codec, codes, metric, ids)
-
-
-def scalar_codes(faiss: Any, sq: Any, metric: Metric, codes: ByteArray) -> tuple[Codec, ByteArray]:
-    """The codec of a FAISS ScalarQuantizer, and its codes as codes of it."""
-    of = faiss.ScalarQuantizer
-    floats: dict[int, Literal["float16", "bfloat16"]] = {of.QT_fp16: "float16", of.QT_bf16: "bfloat16"}
-    if sq.qtype in floats:
-        return FloatCodec(sq.d, floats[sq.qtype]), codes
-    bits: Literal[8, 4]
-    if sq.qtype in (of.QT_8bit_direct, of.QT_8bit_direct_signed):
-        lowest = np.full(sq.d, 0.0 if sq.qtype == of.QT_8bit_direct else -128.0)
-        step, bits = np.ones(sq.d), 8
-    elif sq.qtype in (of.QT_8bit, of.QT_4bit, of.QT_8bit_uniform, of.QT_4bit_uniform):
-        bits = 8 if sq.qtype in (of.QT_8bit, of.QT_8bit_uniform) else 4
-        trained = faiss.vector_to_array(sq.trained).astype(np.float64).reshape(2, -1)
-        least, width = (np.broadcast_to(row, sq.d) for row in trained)
-        # A dim that never changes has width 0 in FAISS, and one level; ours are at least this far apart.
-        step = np.maximum(width / (2**bits - 1), np.finfo(np.float32).tiny)
-        lowest = least + step / 2
-    else:
-        raise UnsupportedError(
-            f"a ScalarQuantizer of qtype {_qtype(faiss, sq.qtype)} cannot be exchanged; these can: QT_8bit, "
-            "QT_4bit, QT_8bit_uniform, QT_4bit_uniform, QT_8bit_direct, QT_8bit_direct_signed, QT_fp16, "
-            "QT_bf16"
-        )
-    codec = ScalarCodec.from_levels(lowest, step, bits, metric=metric)
-    levels = (
-        codes if bits == 8 else np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), -1)[:, : sq.d]
-    )
-    return codec, _core.encode_levels(codec._trained(), np.ascontiguousarray(levels), 0)
-
-
-def _qtype(faiss: Any, qtype: int) -> str:
-    names = [n for n in dir(faiss.ScalarQuantizer) if n.startswith("QT_")]
-    return next((n for n in names if getattr(faiss.ScalarQuantizer, n) == qtype), str(qtype))

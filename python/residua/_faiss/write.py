@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from residua._faiss.codes import check_pq, fill_pq, qtype_of, trained_levels
+from residua._faiss.lists import write_lists
 from residua._faiss.package import set_vector
 from residua._index import Index
 from residua._typing import AnyArray, ByteArray, FloatArray, IntArray
-from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
+from residua.codecs import BinaryCodec, Codec, FloatCodec, PQCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.errors import NotTrainedError, UnsupportedError
 from residua.indexes import FlatIndex
+from residua.ivf_index import IVFIndex
 
 
 def write(faiss: Any, index: Index) -> Any:
@@ -25,6 +28,8 @@ def write(faiss: Any, index: Index) -> Any:
             "to_faiss: this index settles its candidates by kept vectors, which no FAISS index of codes "
             "does; give an index with vectors='none', or one without a codec"
         )
+    if isinstance(index, IVFIndex):
+        return write_lists(faiss, index, ids)
     if not isinstance(index, FlatIndex):
         raise UnsupportedError(f"to_faiss cannot write a {type(index).__name__}")
     made = empty(faiss, index)
@@ -61,9 +66,15 @@ def empty(faiss: Any, index: FlatIndex) -> Any:
     if codec is None or (isinstance(codec, FloatCodec) and codec.code_bytes == 4 * codec.dim):
         return (faiss.IndexFlatL2 if index.metric == "l2" else faiss.IndexFlatIP)(index.dim)
     if isinstance(codec, (FloatCodec, ScalarCodec)):
-        made = faiss.IndexScalarQuantizer(index.dim, _qtype(faiss, codec), metric)
+        made = faiss.IndexScalarQuantizer(index.dim, qtype_of(faiss, codec), metric)
         if isinstance(codec, ScalarCodec):
-            set_vector(faiss, _trained(codec), made.sq.trained)
+            set_vector(faiss, trained_levels(codec), made.sq.trained)
+        made.is_trained = True
+        return made
+    if isinstance(codec, PQCodec):
+        check_pq(codec)
+        made = faiss.IndexPQ(index.dim, codec.n_subspaces, codec.bits, metric)
+        fill_pq(faiss, made.pq, codec)
         made.is_trained = True
         return made
     if isinstance(codec, BinaryCodec):
@@ -81,25 +92,6 @@ def _instead(codec: Codec) -> str:
     if isinstance(codec, RecurrentBinaryCodec):
         return f"{what}; FloatCodec, BinaryCodec and ScalarCodec.from_levels have codes that FAISS has too"
     return what
-
-
-def _qtype(faiss: Any, codec: FloatCodec | ScalarCodec) -> int:
-    of = faiss.ScalarQuantizer
-    if isinstance(codec, FloatCodec):
-        return int(of.QT_fp16 if codec._dtype == "float16" else of.QT_bf16)
-    return int(of.QT_8bit if codec.bits == 8 else of.QT_4bit)
-
-
-def _trained(codec: ScalarCodec) -> FloatArray:
-    """Least values and widths: FAISS puts level u at ``least + (u + 1 / 2) * width / top``."""
-    try:
-        lowest, step = (a.astype(np.float64) for a in codec.levels)
-    except UnsupportedError:
-        raise UnsupportedError(
-            f"to_faiss: {codec!r} gives every vector a scale of its own, which FAISS has no place for; "
-            "ScalarCodec.from_levels makes codecs that it has"
-        ) from None
-    return np.concatenate([lowest - step / 2, step * (2**codec.bits - 1)]).astype(np.float32)
 
 
 def _fill(faiss: Any, made: Any, index: FlatIndex, ids: IntArray) -> None:
