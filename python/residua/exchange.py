@@ -23,8 +23,9 @@ def from_faiss(index_or_path: Any) -> Index:
     ----------
     index_or_path
         A FAISS index, or the path of a file that ``faiss.write_index`` or ``faiss.write_index_binary`` wrote:
-        ``IndexFlat``, ``IndexScalarQuantizer``, ``IndexBinaryFlat``, and ``IndexIDMap`` or ``IndexIDMap2``
-        around them; docs/exchange.md has the table.
+        ``IndexFlat``, ``IndexScalarQuantizer``, ``IndexPQ``, ``IndexBinaryFlat``, ``IndexIVFFlat``,
+        ``IndexIVFPQ``, ``IndexIVFScalarQuantizer``, and ``IndexIDMap`` or ``IndexIDMap2`` around them;
+        docs/exchange.md has the table.
 
     Returns
     -------

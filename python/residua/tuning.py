@@ -42,8 +42,8 @@ class TuneResult:
     qps
         Queries per second of a batch of the held-out queries: the median of five runs.
     reached
-        Whether the settings were chosen with 99.9 % confidence in the target, and the interval of the held-out
-        queries reaches it. False: ``params`` are the best that the index has.
+        Whether the settings were chosen with 99.9 % confidence in the target, and the interval of the
+        held-out queries reaches it. False: ``params`` are the best that the index has.
     target_recall, k
         As asked for.
     n_tuning, n_held_out
@@ -82,7 +82,8 @@ def tune(
     Parameters
     ----------
     index
-        A filled index. What is chosen: ``rerank`` where there are a codec and kept vectors.
+        A filled index. What is chosen: ``nprobe`` of an IVFIndex, and ``rerank`` where there are a
+        codec and kept vectors.
     queries
         ``(nq, dim)``. Equal queries count as one, and stay in one half.
     k

@@ -74,8 +74,8 @@ def _centroids(faiss: Any, index: Any) -> tuple[FloatArray, bool]:
     coarse = concrete(faiss, index.quantizer)
     if not isinstance(coarse, faiss.IndexFlat):
         raise UnsupportedError(
-            f"{name_of(index)} chooses lists through a {name_of(coarse)}, which may miss the nearest; only an "
-            "IndexFlat as quantizer can be exchanged"
+            f"{name_of(index)} chooses lists through a {name_of(coarse)}, which may miss the nearest; only "
+            "an IndexFlat as quantizer can be exchanged"
         )
     by_product = metric_of(faiss, coarse) == "ip"
     if by_product and metric_of(faiss, index) == "l2":
@@ -151,5 +151,5 @@ def _empty(faiss: Any, index: IVFIndex, coarse: Any, metric: int, ids: IntArray)
             set_vector(faiss, trained_levels(codec), made.sq.trained)
         return made, index.codes(ids)[:, : made.code_size]
     raise UnsupportedError(
-        f"to_faiss: FAISS has no lists of codes like those of {codec!r}; index.get(ids) decodes them into vectors"
+        f"to_faiss: FAISS has no lists of codes like those of {codec!r}; index.get(ids) decodes them"
     )

@@ -35,8 +35,8 @@ def read(faiss: Any, index: Any, ids: IntArray | None = None) -> Index:
 
 
 _WHAT_WORKS = (
-    "these can: IndexFlat, IndexScalarQuantizer, IndexPQ, IndexIVFFlat, IndexIVFScalarQuantizer, IndexIVFPQ (codes "
-    "of 8 and 4 bits, float16, bfloat16), IndexBinaryFlat"
+    "these can: IndexFlat, IndexScalarQuantizer, IndexPQ, IndexIVFFlat, IndexIVFScalarQuantizer, IndexIVFPQ "
+    "(codes of 8 and 4 bits, float16, bfloat16), IndexBinaryFlat"
 )
 
 
