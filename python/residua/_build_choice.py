@@ -16,11 +16,13 @@ from residua._trials import Measure, Trial, cheapest, first_that, without
 from residua._typing import AnyArray, FloatArray, IntArray, Metric
 from residua.codecs import Codec
 from residua.indexes import FlatIndex
+from residua.ivf_index import IVFIndex
 from residua.tuning import halves
 
 K = 10
 _PART = 25_000  # rows that options are compared on
 _QUERIES = 1000  # rows that stand in for queries
+_LISTS_FROM = 20_000  # rows; fewer are scanned before lists are chosen
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Given:
     target: float
     seed: int
     threads: int
+    budget: float | None = None
 
     @property
     def aim(self) -> float:
@@ -97,13 +100,27 @@ class Choice:
 
     def complete(self, option: Option, n_reaching: int) -> Index | None:
         """The index with all rows, tuned, or None where it falls short of the target."""
+        if len(self.given.x) >= _LISTS_FROM:
+            index = self._tuned(self._in_lists(option), option, n_reaching, self._cost(option))
+            if index is not None:
+                return index
+        return self._tuned(self._filled(option, np.arange(len(self.given.x))), option, n_reaching, math.inf)
+
+    def _tuned(self, index: Index, option: Option, n_reaching: int, most: float) -> Index | None:
+        """The index, unless it falls short of the target, is too large, or costs ``most`` or more."""
         given = self.given
         rows = np.arange(len(given.x))
-        index = self._filled(option, rows)
-        params, shown = cheapest(self._trial(index, rows, self._chosen), index._axes(K), given.aim)
+        trial = self._trial(index, rows, self._chosen)
+        params, shown = cheapest(trial, index._axes(K), given.aim)
         low, mean, high = self._trial(index, rows, self._held).interval(params)
         if not shown or high < given.target:
             return None
+        if isinstance(index, IVFIndex):
+            parts = index.memory()
+            size = sum(parts[name] for name in ("codes", "vectors", "lists", "ids")) / len(rows)
+            choosing = 4.0 * index.nlist * index.dim
+            if trial.measure(params).cost + choosing >= most or (given.budget or math.inf) < size:
+                return None
         queries = "rows as queries" if given.queries is None else "queries"
         why = (
             f"recall@{K} {mean:.3f} ({low:.3f} to {high:.3f}) on {len(self._held)} held-out {queries} for a "
@@ -111,6 +128,18 @@ class Choice:
             f"of {n_reaching} that reach it"
         )
         index._keep(params, K, why)
+        return index
+
+    def _in_lists(self, option: Option) -> IVFIndex:
+        """All rows in lists, whose codec is fitted to what the lists leave of them."""
+        given, threads = self.given, self.given.threads or None
+        codec = None if option.codec is None else option.codec()
+        index = IVFIndex(
+            given.x.shape[1], metric=given.metric, codec=codec, vectors=option.vectors, seed=given.seed
+        )
+        asked = None if given.queries is None else given.queries[self._chosen]
+        index.train(given.x, queries=asked, num_threads=threads)
+        index.add(given.x, num_threads=threads)
         return index
 
     def _filled(self, option: Option, rows: IntArray) -> Index:

@@ -112,7 +112,7 @@ def build(
             f"max_bytes_per_vector={budget:g}: the smallest codes of {v.shape[1]} dims are {least.name} of "
             f"{least.bytes} bytes"
         )
-    given = Given(v, q, metric, target, seed, threads)
+    given = Given(v, q, metric, target, seed, threads, budget)
     few = q is None and len(v) <= 2 * queries_needed(given.aim, K)
     if fitting.exact is not None and (len(v) <= _EXACT_UP_TO or few):
         index = _exact(v, metric)

@@ -70,6 +70,24 @@ def test_budgets_are_kept(budget: int) -> None:
     assert (parts["codes"] + parts["vectors"] + parts["ids"]) / len(index) <= budget * 1.3  # blocks, reserves
 
 
+@pytest.mark.parametrize("budget", [None, 60])
+def test_many_rows_stand_in_lists(
+    budget: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("residua._build_choice._LISTS_FROM", 4000)
+    index = rz.build(X, queries=Q[:400], max_bytes_per_vector=budget, target_recall=0.8)
+    assert isinstance(index, rz.IVFIndex)
+    assert index.defaults["nprobe"] < index.nlist
+    assert recall(index, q=Q[400:]) >= 0.8
+    parts = index.memory()
+    size = sum(parts[name] for name in ("codes", "vectors", "ids", "lists")) / len(index)
+    assert size <= (budget or np.inf)
+    index.save(tmp_path / "index.rsd")
+    again = rz.load(tmp_path / "index.rsd")
+    assert again.plan == index.plan
+    np.testing.assert_array_equal(again.search(Q, 10).ids, index.search(Q, 10).ids)
+
+
 def test_what_is_asked_for_more_costs_more() -> None:
     sizes = [
         row_bytes(rz.build(X, target_recall=t, max_bytes_per_vector=60, queries=Q)) for t in (0.5, 0.8, 0.95)

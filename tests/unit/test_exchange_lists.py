@@ -164,10 +164,10 @@ def test_refusals() -> None:
         rz.from_faiss(faiss.index_factory(DIM, "IVF20,Flat"))
     with pytest.raises(UnsupportedError, match="which may miss the nearest"):
         rz.from_faiss(filled("IVF20_HNSW8,Flat", "l2"))
+    mixed = faiss.IndexIVFFlat(faiss.IndexFlatL2(DIM), DIM, 5, faiss.METRIC_INNER_PRODUCT)
+    mixed.train(X)
+    mixed.add(X)
     with pytest.raises(UnsupportedError, match="chooses lists by distance"):
-        mixed = faiss.IndexIVFFlat(faiss.IndexFlatL2(DIM), DIM, 5, faiss.METRIC_INNER_PRODUCT)
-        mixed.train(X)
-        mixed.add(X)
         rz.from_faiss(mixed)
     with pytest.raises(UnsupportedError, match="6 bits"):
         rz.from_faiss(filled("PQ4x6np", "l2"))

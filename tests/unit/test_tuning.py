@@ -93,6 +93,25 @@ def test_intervals_hold_the_recall_of_all_queries(index: rz.FlatIndex, sample: r
     assert sum(r.ci_low <= whole[str(r.params)] <= r.ci_high for r in results) >= 18
 
 
+@pytest.mark.parametrize("codec", ["auto", None])
+def test_lists_are_tuned(sample: rz.datasets.Sample, codec: str | None) -> None:
+    lists = rz.IVFIndex(384, codec=codec, nlist=100).train(sample.documents)  # type: ignore[arg-type]
+    lists.add(sample.documents)
+    truth = true_ids(lists, sample.queries.astype(np.float32), 10, 0)
+    results = [rz.tune(lists, sample.queries, truth=truth, target_recall=0.9, seed=s) for s in range(20)]
+    assert all(r.reached for r in results)
+    assert sum(r.recall >= 0.9 for r in results) >= 19
+    assert all(r.params["nprobe"] < 100 for r in results)
+    assert ("rerank" in results[0].params) == (codec is not None)
+    lists.set_defaults(results[0].params)
+    hits = lists.search(sample.queries, 10)
+    assert hits.stats["nprobe"] == results[0].params["nprobe"]
+    np.testing.assert_array_equal(hits.ids, lists.search(sample.queries, 10, **results[0].params).ids)
+    assert lists.search(sample.queries, 10, plan="scan").stats["nprobe"] == 100
+    with pytest.raises(InvalidValueError, match="nprobe"):
+        lists.set_defaults({"nprobe": 0})
+
+
 def test_exact_indexes_have_nothing_to_tune(sample: rz.datasets.Sample) -> None:
     index = rz.FlatIndex(384)
     index.add(sample.documents[:500])

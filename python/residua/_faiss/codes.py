@@ -46,8 +46,8 @@ def scalar_codes(faiss: Any, sq: Any, metric: Metric, codes: ByteArray) -> tuple
     else:
         raise UnsupportedError(
             f"a ScalarQuantizer of qtype {_name_of_qtype(faiss, sq.qtype)} cannot be exchanged; these can: "
-            "QT_8bit, QT_4bit, QT_8bit_uniform, QT_4bit_uniform, QT_8bit_direct, QT_8bit_direct_signed, QT_fp16, "
-            "QT_bf16"
+            "QT_8bit, QT_4bit, QT_8bit_uniform, QT_4bit_uniform, QT_8bit_direct, QT_8bit_direct_signed, "
+            "QT_fp16, QT_bf16"
         )
     codec = ScalarCodec.from_levels(lowest, step, bits, metric=metric)
     levels = (
@@ -101,7 +101,7 @@ def check_pq(codec: PQCodec) -> None:
         raise UnsupportedError(f"to_faiss: {codec!r} turns vectors first; rotation='none' can be exchanged")
     if codec.dim % codec.n_subspaces:
         raise UnsupportedError(
-            f"to_faiss: {codec.n_subspaces} sub-spaces of {codec.dim} dims are not of one size, as FAISS needs"
+            f"to_faiss: {codec.n_subspaces} sub-spaces of {codec.dim} dims are not of one size"
         )
     if _core.pq_parts(codec._trained())[2] != 0:
         raise UnsupportedError(
