@@ -45,9 +45,9 @@ def build(
 ) -> Index:
     """Build an index of vectors that reaches a recall, at the least cost of a search.
 
-    Codecs and kinds of index are tried on a part of the vectors; the cheapest that reaches the target takes all
-    of them and is tuned as :func:`residua.tune` does. Its searches use the settings found where a call gives
-    none; ``index.plan`` says what was chosen and why, and ``index.defaults`` are the settings.
+    Codecs and kinds of index are tried on a part of the vectors; the cheapest that reaches the target takes
+    all of them and is tuned as :func:`residua.tune` does. Its searches use the settings found where a call
+    gives none; ``index.plan`` says what was chosen and why, and ``index.defaults`` are the settings.
 
     Parameters
     ----------
@@ -179,6 +179,7 @@ def _impossible(choice: Choice, every: Options, budget: float | None) -> str:
     if choice.best is not None:
         recall, option = choice.best
         text += f"; the best, {option.name} of {option.bytes} bytes, reaches {recall:.3f}"
-    larger = sorted((o for o in every.all() if budget is not None and o.bytes > budget), key=lambda o: o.bytes)
+    larger = [] if budget is None else [o for o in every.all() if o.bytes > budget]
+    larger.sort(key=lambda o: o.bytes)
     enough = next((o for o in larger if o is every.exact or choice.reaches(o)), None)
     return text if enough is None else f"{text}. {enough.bytes} bytes may do: {enough.name}"
