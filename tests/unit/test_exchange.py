@@ -23,6 +23,7 @@ from residua.errors import (
 )
 
 faiss: Any = pytest.importorskip("faiss", reason="exchange with FAISS needs faiss: pip install '.[faiss]'")
+faiss.omp_set_num_threads(1)  # its threads wait for each other without rest where CPUs are shared
 
 K = 12
 

@@ -12,6 +12,7 @@ import residua as rz
 from residua.errors import DuplicateIdError, InvalidValueError, NotTrainedError, UnsupportedError
 
 faiss: Any = pytest.importorskip("faiss", reason="exchange with FAISS needs faiss: pip install '.[faiss]'")
+faiss.omp_set_num_threads(1)  # its threads wait for each other without rest where CPUs are shared
 
 K, DIM = 12, 32
 METRICS = {"l2": faiss.METRIC_L2, "ip": faiss.METRIC_INNER_PRODUCT}

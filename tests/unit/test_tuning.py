@@ -56,9 +56,9 @@ def test_20_splits_of_the_sample_reach_the_target(
     assert all(r.reached for r in results)
     assert all(r.ci_low < r.recall < r.ci_high and r.qps > 0 for r in results)
     assert all(r.n_tuning == r.n_held_out == 250 for r in results)
-    # Not by giving far too much: half the candidates would miss the target somewhere.
+    # Not by giving far too much: a quarter of the candidates would miss the target.
     most = max(r.params["rerank"] for r in results)
-    assert measured(index, sample, {"rerank": most // 2}) < target + 0.005
+    assert measured(index, sample, {"rerank": most // 4}) < target
 
 
 def measured(index: rz.FlatIndex, sample: rz.datasets.Sample, params: dict[str, int]) -> float:
