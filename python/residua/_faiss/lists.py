@@ -65,8 +65,8 @@ def _cosine(index: Any, vectors: FloatArray | None) -> Metric:
     if vectors is not None and (abs(np.linalg.norm(vectors.astype(np.float64), axis=1) - 1) < 1e-5).all():
         return "cosine"
     raise UnsupportedError(
-        f"{name_of(index)} chooses lists by distance and scores by inner product; give it an IndexFlatIP as "
-        "quantizer in FAISS"
+        f"{name_of(index)} chooses lists by distance and scores by inner product; give it an IndexFlatIP to "
+        "choose them in FAISS"
     )
 
 
@@ -75,7 +75,7 @@ def _centroids(faiss: Any, index: Any) -> tuple[FloatArray, bool]:
     if not isinstance(coarse, faiss.IndexFlat):
         raise UnsupportedError(
             f"{name_of(index)} chooses lists through a {name_of(coarse)}, which may miss the nearest; only "
-            "an IndexFlat as quantizer can be exchanged"
+            "an IndexFlat to choose lists can be exchanged"
         )
     by_product = metric_of(faiss, coarse) == "ip"
     if by_product and metric_of(faiss, index) == "l2":
