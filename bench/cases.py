@@ -33,6 +33,7 @@ KINDS = (
     "peers",
     "funnel",
     "filter",
+    "tune",
     "lists",
 )
 

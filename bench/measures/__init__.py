@@ -14,6 +14,7 @@ from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
 from bench.measures.session import Outcome, Session
 from bench.measures.speed import measure_encode_fit, measure_scan, measure_single_query, measure_threads
 from bench.measures.table import measure_table
+from bench.measures.tuning import measure_tune
 
 __all__ = ["MEASURES", "Outcome", "Session"]
 
@@ -30,5 +31,6 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "peers": measure_peers,
     "funnel": measure_funnel,
     "filter": measure_filters,
+    "tune": measure_tune,
     "lists": measure_lists,
 }

@@ -132,17 +132,25 @@ SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t
     return p;
 }
 
+std::vector<std::uint32_t> to_lists(const py::object& lists) {
+    if (lists.is_none()) return {};
+    const auto a = lists.cast<Array<std::uint32_t>>();
+    return {a.data(), a.data() + a.size()};
+}
+
 py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads,
-               const py::object& columns) {
+               const py::object& columns, const py::object& lists) {
     const ConstMatrix rows = matrix(x);
     const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
     const IdList* chosen = ids.is_none() ? nullptr : &given;
     const auto fields = index.fields();
     const filter::Columns::Batch cells = to_batch(columns, fields);
+    const std::vector<std::uint32_t> places = to_lists(lists);
     IdList added;
     {
         py::gil_scoped_release release;
-        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads), columns.is_none() ? nullptr : &cells);
+        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads), columns.is_none() ? nullptr : &cells,
+                          places);
     }
     return to_array(added);
 }
@@ -219,6 +227,30 @@ std::size_t remove(TableIndex& index, const py::object& ids, bool ignore_missing
     return index.remove(given, ignore_missing);
 }
 
+py::object add_codes(TableIndex& index, const Array<std::uint8_t>& codes, const py::object& ids,
+                     const py::object& lists) {
+    const auto rows = matrix(codes);
+    const std::vector<std::uint32_t> places = to_lists(lists);
+    const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
+    IdList added;
+    {
+        py::gil_scoped_release release;
+        added = index.add_codes(rows.data, rows.rows, ids.is_none() ? nullptr : &given, places);
+    }
+    return to_array(added);
+}
+
+py::array_t<std::uint8_t> codes_of(const TableIndex& index, const py::object& ids) {
+    const IdList given = to_ids(ids);
+    std::vector<std::uint8_t> codes;
+    {
+        py::gil_scoped_release release;
+        codes = index.codes(given);
+    }
+    const auto n = static_cast<py::ssize_t>(given.size());
+    return to_numpy(std::move(codes), {n, static_cast<py::ssize_t>(index.codec()->code_bytes())});
+}
+
 void take_back(TableIndex& index, const py::object& ids, std::int64_t max_id) {
     const IdList given = to_ids(ids);
     py::gil_scoped_release release;
@@ -260,7 +292,7 @@ void register_index(py::module_& m) {
                  return to_numpy(std::move(v), {n, static_cast<py::ssize_t>(i.dim())});
              })
         .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"),
-             py::arg("columns") = py::none())
+             py::arg("columns") = py::none(), py::arg("lists") = py::none())
         .def_property_readonly("fields", [](const TableIndex& i) { return fields_to_python(i.fields()); })
         .def("declare_columns",
              [](TableIndex& i, const std::vector<std::pair<std::string, std::string>>& fields) {
@@ -277,6 +309,10 @@ void register_index(py::module_& m) {
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
+        .def("add_codes", &add_codes, py::arg("codes"), py::arg("ids"), py::arg("lists") = py::none())
+        .def("codes_of", &codes_of, py::arg("ids"))
+        .def("all_ids", [](const TableIndex& i) { return to_array(i.all_ids()); })
+        .def_property("tuning", &TableIndex::tuning, &TableIndex::set_tuning)
         .def("take_back", &take_back, py::arg("ids"), py::arg("max_id"))
         .def_property_readonly("max_id", &TableIndex::max_id)
         .def("get", &get, py::arg("ids"))

@@ -90,6 +90,12 @@ public:
     virtual void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const = 0;
     virtual void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const = 0;
 
+    // Whether bytes that no encoder of ours has seen are a code: padding is zero, scalars are finite.
+    virtual bool is_code(const std::uint8_t*) const { return true; }
+    // Whether scores are the metric between the query and the decoded code, but for rounding that scores of
+    // decoded codes do not have: an index that keeps no vectors settles its candidates by those.
+    virtual bool settles_decoded() const { return false; }
+
     // Float query against code.
     virtual std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const = 0;
     // Code against code (SDC).

@@ -89,13 +89,20 @@ void offer(const PqCodec& codec, BlockView codes, const BlockRows& rows, const S
 
 void PqScorer::top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                      std::size_t q_begin, std::size_t q_end, TopK* pools) const {
-    offer(codec_, codes, {row_begin, row_end - row_begin, allowed},
-          {std::span(queries_).subspan(q_begin, q_end - q_begin), pools}, row_begin);
+    offer(codes, row_begin, {row_begin, row_end - row_begin, allowed},
+          {std::span(queries_).subspan(q_begin, q_end - q_begin), pools});
 }
 
 void PqScorer::top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                         std::span<const std::uint32_t> queries, TopK* pools) const {
-    offer(codec_, codes, {row_begin, row_end - row_begin, allowed}, {queries_, pools, queries, true}, row_begin);
+    offer(codes, row_begin, {row_begin, row_end - row_begin, allowed}, {queries_, pools, queries, true});
+}
+
+void PqScorer::offer(BlockView codes, std::size_t row_begin, const BlockRows& rows,
+                     const ScanQueries<PqQuery>& queries) const {
+    Buffers buffers(codec_);
+    const LookupFamily family{codec_, kernel::active().lookups, buffers};
+    block_topk(family, codes.data + row_begin / kBlockRows * codec_.block_bytes(), rows, queries);
 }
 
 void PqScorer::scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,

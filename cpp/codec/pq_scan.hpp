@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "codec/block_scan.hpp"
 #include "codec/codec.hpp"
 #include "codec/lookup_query.hpp"
 
@@ -37,6 +38,9 @@ public:
                    float* out) const override;
 
 private:
+    void offer(BlockView codes, std::size_t row_begin, const BlockRows& rows,
+               const ScanQueries<PqQuery>& queries) const;
+
     const PqCodec& codec_;
     std::vector<PqQuery> queries_;
 };

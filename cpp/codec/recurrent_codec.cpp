@@ -243,6 +243,14 @@ void RecurrentCodec::encode_row(const float* z, const float* y, Effort effort, s
     std::memcpy(code + layout_.code_bytes() + 4, &f16, 2);
 }
 
+bool RecurrentCodec::is_code(const std::uint8_t* code) const {
+    float add;
+    std::uint16_t f16;
+    std::memcpy(&add, code + layout_.code_bytes(), 4);
+    std::memcpy(&f16, code + layout_.code_bytes() + 4, 2);
+    return std::isfinite(add) && f16 < 0x7C00u;  // a finite scale that is not negative
+}
+
 void RecurrentCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort effort) const {
     parallel_for(x.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin;

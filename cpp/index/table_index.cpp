@@ -83,22 +83,14 @@ std::vector<float> TableIndex::staged_vectors() const {
 }
 
 IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads,
-                       const filter::Columns::Batch* columns) {
+                       const filter::Columns::Batch* columns, std::span<const std::uint32_t> lists) {
     if (x.cols != dim_) {
         throw Error(ErrorKind::shape,
                     "vectors have " + std::to_string(x.cols) + " dims, the index " + std::to_string(dim_));
     }
     std::unique_lock lock(mutex_);
     std::vector<std::string_view> texts;
-    store::AddPlan plan;
-    if (ids == nullptr) {
-        plan = ids_.plan_auto(x.rows);
-    } else if (ids->kind == store::IdKind::string) {
-        texts.assign(ids->strings.begin(), ids->strings.end());
-        plan = ids_.plan_add(std::span<const std::string_view>(texts), upsert);
-    } else {
-        plan = ids_.plan_add(std::span<const std::int64_t>(ids->ints), upsert);
-    }
+    const store::AddPlan plan = plan_add(ids, x.rows, upsert, texts);
     store::VectorStore& kept = staging_ ? *staging_ : vectors_;
     // Everything that can fail comes first; from `append` on, only memory that is reserved is used.
     std::vector<float> new_rows;
@@ -107,7 +99,7 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
     for (std::size_t i = 0; i < x.rows && !only_new; ++i) {
         if (plan.is_new(i)) new_rows.insert(new_rows.end(), x.row(i), x.row(i) + dim_);
     }
-    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, num_threads);
+    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, lists, num_threads);
     kept.prepare(x, plan.n_new, num_threads);
     ids_.reserve(plan);
     const filter::Columns::Batch nothing(columns_.fields().size());
@@ -238,6 +230,7 @@ void TableIndex::save(const std::string& path) const {
     w.put_string("vectors", to_string(mode_));
     w.put_int("wants_codec", wants_codec_ ? 1 : 0);
     w.put_string("codec_recipe", codec_recipe_);
+    if (!tuning_.empty()) w.put_string("tuning", tuning_);
     ids_.save(w);
     vectors().save(w);
     columns_.save(w);
@@ -251,6 +244,7 @@ void TableIndex::save(const std::string& path) const {
 }
 
 void TableIndex::load_table(const store::Reader& in) {
+    if (in.has_key("tuning")) tuning_ = in.get_string("tuning");
     ids_ = store::IdMap::load(in);
     store::VectorStore rows = store::VectorStore::load(in, dim_, metric_);
     if (rows.size() != ids_.rows()) in.fail("vectors", "holds another number of rows than the ids");

@@ -45,14 +45,27 @@ public:
     // Ids of the given vectors, in order; ids == nullptr: automatic ones. With upsert existing ids are
     // replaced in place. `columns` has cells for each column, or is null: new rows then hold null, and
     // replaced ones what they held. All or nothing.
+    // lists: where an index of lists puts the rows, one per row; empty: where they belong.
     IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads,
-               const filter::Columns::Batch* columns = nullptr);
+               const filter::Columns::Batch* columns = nullptr, std::span<const std::uint32_t> lists = {});
 
     // Of an index that is empty; once only.
     void declare_columns(std::vector<filter::Field> fields);
     std::vector<filter::Field> fields() const;
     void set_columns(const IdList& ids, const filter::Columns::Batch& columns);
     filter::Columns::Batch columns(const IdList& ids) const;
+
+    // The same for row codes of the index's codec; needs a codec and mode none.
+    IdList add_codes(const std::uint8_t* codes, std::size_t n, const IdList* ids,
+                     std::span<const std::uint32_t> lists = {});
+    // Row codes of the ids, ids.size() x code_bytes.
+    std::vector<std::uint8_t> codes(const IdList& ids) const;
+    // All ids, in order of insertion.
+    IdList all_ids() const;
+
+    // What the caller found to be good settings; kept and saved as it is, never read here.
+    std::string tuning() const;
+    void set_tuning(std::string text);
 
     virtual SearchResult search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const = 0;
     // All rows whose score is at least `threshold` (larger is better), on the kept vectors where
@@ -87,7 +100,13 @@ protected:
     // All that can fail when the staged rows x, of which removed ones need no code, get `codec`.
     virtual Commit prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) = 0;
     // All that can fail when the rows x go where the plan says; there is a codec, or none is wanted.
-    virtual Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) = 0;
+    virtual Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t> lists,
+                                int num_threads) = 0;
+    // The same for row codes, all of new rows.
+    virtual Commit prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                                 std::span<const std::uint32_t> lists) = 0;
+    // Row codes of live rows.
+    virtual std::vector<std::uint8_t> codes_of(std::span<const std::uint32_t> rows) const = 0;
     // Before the ids of live rows, each given once, are erased.
     virtual void before_erase(std::span<const std::uint32_t>) {}
     // Row keep[i], which is live, becomes row i, and the others vanish; before ids and vectors follow.
@@ -141,6 +160,7 @@ protected:
     store::VectorMode mode_;
     bool wants_codec_;
     std::string codec_recipe_;
+    std::string tuning_;
     mutable std::shared_mutex mutex_;
     std::shared_ptr<const codec::Codec> codec_;
     store::IdMap ids_;
@@ -149,6 +169,8 @@ protected:
     std::unique_ptr<store::VectorStore> staging_;  // float32 rows, until the codec comes
 
 private:
+    store::AddPlan plan_add(const IdList* ids, std::size_t n, bool upsert,
+                            std::vector<std::string_view>& texts) const;
     std::size_t erase(std::vector<std::uint32_t> rows);
     void drop_erased_rows();
     template <class Allows>

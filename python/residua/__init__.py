@@ -3,13 +3,17 @@
 
 from residua import datasets, errors
 from residua._core import __version__
+from residua.building import build
 from residua.codecs import BinaryCodec, Codec, FloatCodec, PQCodec, RecurrentBinaryCodec, ScalarCodec
 from residua.embedding_table import EmbeddingTable
 from residua.filters import Column, Expression, col, where
+from residua.exchange import from_faiss, to_faiss
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
+from residua.tuning import TuneResult, tune
 
 __all__ = [
     "BinaryCodec",
@@ -25,14 +29,21 @@ __all__ = [
     "RangeHits",
     "RecurrentBinaryCodec",
     "ScalarCodec",
+    "TuneResult",
     "__version__",
     "col",
+    "build",
     "datasets",
     "errors",
     "exact_search",
+    "from_faiss",
     "hamming",
     "load",
+    "quantize_embeddings",
     "recall",
+    "semantic_search",
     "show_config",
     "where",
+    "to_faiss",
+    "tune",
 ]

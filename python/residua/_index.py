@@ -8,10 +8,12 @@ from threading import Lock
 from typing import Any, Literal, TypeVar
 
 from residua import _core
+from residua._code_rows import CodeRows
 from residua._collect import Found, Rows, add_details, collect_hits, collect_ranges, takes_texts
 from residua._columns import as_cells, as_dict
 from residua._progress import reporter
 from residua._search_options import as_rerank, as_scoring, as_threshold
+from residua._settings import Settings
 from residua._staged_add import add_and_fit, unless_it_fails
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, Metric, Progress
 from residua._validate import (
@@ -37,7 +39,7 @@ _FIT_AT = 256  # rows at which an untrained codec is fitted
 _Self = TypeVar("_Self", bound="Index")
 
 
-class Index:
+class Index(CodeRows, Settings):
     """A collection of vectors that is searched; its classes differ in how."""
 
     _native: _core.Index
@@ -212,6 +214,7 @@ class Index:
         """Search; ``options`` go to native code as they are."""
         k = as_k(k)
         threads = as_threads(num_threads)
+        rerank = self._default("rerank", rerank, k)
         name = as_scoring(scoring, has_codec=self._codec is not None)
         candidates = as_rerank(rerank, vectors=self._native.vectors, has_codec=self._codec is not None)
         details = as_flag(explain, "explain")

@@ -10,6 +10,7 @@ from residua import _core
 from residua._columns import as_fields
 from residua._funnel import as_funnel
 from residua._index import _VECTORS, Index
+from residua._settings import ladder
 from residua._typing import ArrayLike, Metric, Progress, Scoring, Vectors
 from residua._validate import METRICS, as_choice, as_dim, as_threads
 from residua.codecs import Codec, check_codec
@@ -83,9 +84,14 @@ class FlatIndex(Index):
         """How a search runs with default settings, in words."""
         if self._native.codec is None:
             waiting = f" (until {self._codec!r} is fitted)" if self._codec is not None else ""
-            return f"exact scan of kept vectors{waiting}"
+            return self._with_reason(f"exact scan of kept vectors{waiting}")
         rerank = "" if self._native.vectors == "none" else ", then exact re-ranking from the kept vectors"
-        return f"scan of {self._native.codec.code_bytes}-byte codes{rerank}"
+        return self._with_reason(f"scan of {self._native.codec.code_bytes}-byte codes{rerank}")
+
+    def _axes(self, k: int) -> list[tuple[str, Sequence[int]]]:
+        if self._native.codec is None or self._native.vectors == "none":
+            return []
+        return [("rerank", [0, *ladder(k, max(k, len(self)))])]
 
     def _train(
         self, x: ArrayLike, queries: ArrayLike | None, threads: int | None, progress: Progress

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from residua import _core
@@ -11,6 +12,7 @@ from residua._columns import as_fields
 from residua._index import _FIT_AT, _VECTORS, Index
 from residua._ivf_fit import automatic_nlist, train_lists
 from residua._progress import reporter
+from residua._settings import ladder
 from residua._typing import ArrayLike, Metric, Progress, Scoring, Vectors
 from residua._validate import METRICS, as_choice, as_dim, as_int, as_threads, as_vectors, refuse_zero_rows
 from residua.codecs import Codec, RecurrentBinaryCodec, check_codec, from_recipe, wrap
@@ -128,13 +130,16 @@ class IVFIndex(Index):
     def plan(self) -> str:
         """How a search runs with default settings, in words."""
         if not self._native.is_trained:
-            return f"exact scan of kept vectors (until {self._fit_at():_} rows or train())"
-        lists = f"{self._native.default_nprobe} of {self.nlist} lists"
+            return self._with_reason(f"exact scan of kept vectors (until {self._fit_at():_} rows or train())")
+        nprobe = min(self.defaults.get("nprobe", self._native.default_nprobe), self.nlist)
+        lists = f"{nprobe} of {self.nlist} lists"
         if self._native.codec is None:
-            return f"exact scan of the vectors of {lists}"
+            return self._with_reason(f"exact scan of the vectors of {lists}")
         what = "residuals" if self._native.is_residual else "vectors"
         rerank = "" if self._native.vectors == "none" else ", then exact re-ranking from the kept vectors"
-        return f"scan of {self._native.codec.code_bytes}-byte codes of {what} in {lists}{rerank}"
+        return self._with_reason(
+            f"scan of {self._native.codec.code_bytes}-byte codes of {what} in {lists}{rerank}"
+        )
 
     @property
     def _awaits_training(self) -> bool:
@@ -199,6 +204,14 @@ class IVFIndex(Index):
             unequal,
         )
 
+    def _axes(self, k: int) -> list[tuple[str, Sequence[int]]]:
+        if not self._native.is_trained:
+            return []
+        axes: list[tuple[str, Sequence[int]]] = [("nprobe", ladder(1, self.nlist))]
+        if self._native.codec is not None and self._native.vectors != "none":
+            axes.append(("rerank", [0, *ladder(k, max(k, min(128 * k, len(self))))]))
+        return axes
+
     def _as_nprobe(self, nprobe: Any, plan: Any) -> int:
         as_choice(plan, "plan", ("auto", "cells", "scan"))
         if plan == "scan":
@@ -257,6 +270,8 @@ class IVFIndex(Index):
         ------
         ShapeError, DtypeError, NonFiniteError, InvalidValueError, InvalidTypeError
         """
+        if plan != "scan":
+            nprobe = self._default("nprobe", nprobe, k)
         lists = self._as_nprobe(nprobe, plan)
         hits = self._search(q, k, filter, scoring, rerank, num_threads, explain, nprobe=lists)
         hits.stats["warning"] = self.drift()
