@@ -8,6 +8,7 @@ namespace residua::bindings {
 void register_errors(pybind11::module_& m);
 void register_kernels(pybind11::module_& m);
 void register_store(pybind11::module_& m);
+void register_training(pybind11::module_& m);
 void register_codecs(pybind11::module_& m);
 void register_index(pybind11::module_& m);
 void register_embedding_table(pybind11::module_& m);

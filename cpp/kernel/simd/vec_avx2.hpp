@@ -79,6 +79,27 @@ inline float f32_sum(F32 a) {
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+// Where x > best: best = x and its label = l.
+inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
+    const __m256 larger = _mm256_cmp_ps(x.v, best.v, _CMP_GT_OQ);
+    best.v = _mm256_blendv_ps(best.v, x.v, larger);
+    label.v = _mm256_blendv_ps(label.v, l.v, larger);
+}
+
+inline float f32_max_lane(F32 a) {
+    const __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+    const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    const __m256 equal = _mm256_cmp_ps(b.v, _mm256_set1_ps(x), _CMP_EQ_OQ);
+    const __m256 kept = _mm256_blendv_ps(_mm256_set1_ps(__builtin_inff()), a.v, equal);
+    const __m128 m4 = _mm_min_ps(_mm256_castps256_ps128(kept), _mm256_extractf128_ps(kept, 1));
+    const __m128 m2 = _mm_min_ps(m4, _mm_movehl_ps(m4, m4));
+    return _mm_cvtss_f32(_mm_min_ss(m2, _mm_movehdup_ps(m2)));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     __m256 t[8];

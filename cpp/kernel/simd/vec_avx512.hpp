@@ -76,6 +76,20 @@ inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.
 
 inline float f32_sum(F32 a) { return _mm512_reduce_add_ps(a.v); }
 
+// Where x > best: best = x and its label = l.
+inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
+    const __mmask16 larger = _mm512_cmp_ps_mask(x.v, best.v, _CMP_GT_OQ);
+    best.v = _mm512_mask_mov_ps(best.v, larger, x.v);
+    label.v = _mm512_mask_mov_ps(label.v, larger, l.v);
+}
+
+inline float f32_max_lane(F32 a) { return _mm512_reduce_max_ps(a.v); }
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    const __mmask16 equal = _mm512_cmp_ps_mask(b.v, _mm512_set1_ps(x), _CMP_EQ_OQ);
+    return _mm512_reduce_min_ps(_mm512_mask_mov_ps(_mm512_set1_ps(__builtin_inff()), equal, a.v));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     // 4 x 4 blocks within the quarters of the registers, then the quarters themselves.

@@ -74,6 +74,19 @@ inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {vfmsq_f32(c.v, a.v, b.v)}; } 
 
 inline float f32_sum(F32 a) { return vaddvq_f32(a.v); }
 
+// Where x > best: best = x and its label = l.
+inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
+    const uint32x4_t larger = vcgtq_f32(x.v, best.v);
+    best.v = vbslq_f32(larger, x.v, best.v);
+    label.v = vbslq_f32(larger, l.v, label.v);
+}
+
+inline float f32_max_lane(F32 a) { return vmaxvq_f32(a.v); }
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    return vminvq_f32(vbslq_f32(vceqq_f32(b.v, vdupq_n_f32(x)), a.v, vdupq_n_f32(__builtin_inff())));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     const float32x4_t a = vtrn1q_f32(rows[0].v, rows[1].v), b = vtrn2q_f32(rows[0].v, rows[1].v);

@@ -106,6 +106,23 @@ def transform(x: FloatArray, map: FloatArray, num_threads: int) -> FloatArray: .
 def fit_steps(
     y: FloatArray, group_dims: int, num_threads: int
 ) -> tuple[FloatArray, npt.NDArray[np.float64]]: ...
+
+# start: centroids to go on from. Returns centroids, rows per centroid, mean squared distance, iterations.
+def kmeans(
+    x: FloatArray,
+    k: int,
+    iterations: int = 25,
+    spherical: bool = False,
+    max_rows: int = 0,
+    seed: int = 0,
+    num_threads: int = 1,
+    start: FloatArray | None = None,
+) -> tuple[FloatArray, npt.NDArray[np.uint32], float, int]: ...
+
+# The m nearest centroids of every row, nearest first: numbers, and squared distances or products.
+def nearest_centroids(
+    x: FloatArray, centroids: FloatArray, m: int, product: bool, num_threads: int
+) -> tuple[npt.NDArray[np.uint32], FloatArray]: ...
 def sample_rows(n: int, count: int, seed: int) -> IntArray: ...
 def permutation(n: int, seed: int) -> IntArray: ...
 def hamming(a: ByteArray, b: ByteArray, num_threads: int) -> npt.NDArray[np.int32]: ...
