@@ -12,6 +12,7 @@
 #include "codec/float_codec.hpp"
 #include "codec/normalize.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/residual_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
@@ -132,6 +133,19 @@ CodecPtr scalar_codec(std::size_t dim, int bits, const std::string& metric, bool
     return std::make_shared<codec::ScalarCodec>(std::move(p));
 }
 
+CodecPtr residual_codec(std::size_t dim, std::size_t beam, const std::string& metric, const Array<float>& center,
+                        const Array<float>& codebooks, const Array<float>& levels, float expansion) {
+    codec::ResidualParams p;
+    p.metric = parse_metric(metric);
+    p.dim = dim;
+    p.beam = beam;
+    p.center = to_vector(center);
+    p.codebooks = to_vector(codebooks);
+    p.levels = to_vector(levels);
+    p.expansion = expansion;
+    return std::make_shared<codec::ResidualCodec>(std::move(p));
+}
+
 py::array_t<double> gram(const Array<float>& x, int num_threads) {
     const ConstMatrix rows = matrix(x);
     py::array_t<double> out({x.shape(1), x.shape(1)});
@@ -232,6 +246,16 @@ void register_codecs(py::module_& m) {
                                    const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
                                    return r != nullptr ? r->block_dims() : 0;
                                })
+        .def_property_readonly("n_codebooks",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::ResidualCodec*>(&c);
+                                   return r != nullptr ? r->n_codebooks() : 0;
+                               })
+        .def_property_readonly("beam",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::ResidualCodec*>(&c);
+                                   return r != nullptr ? r->params().beam : 0;
+                               })
         .def_property_readonly("memory_bytes", &Codec::memory_bytes)
         .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
         .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("effort") = "rounded")
@@ -271,6 +295,8 @@ void register_codecs(py::module_& m) {
           py::arg("encode_map"), py::arg("query_map"), py::arg("query_scale"), py::arg("step"), py::arg("levels"));
     m.def("scalar_codec", &scalar_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"), py::arg("per_vector"),
           py::arg("center"), py::arg("query_mean"), py::arg("step"), py::arg("expansion"));
+    m.def("residual_codec", &residual_codec, py::arg("dim"), py::arg("beam"), py::arg("metric"), py::arg("center"),
+          py::arg("codebooks"), py::arg("levels"), py::arg("expansion"));
     m.def(
         "with_expansion",
         [](const Codec& c, float expansion) {

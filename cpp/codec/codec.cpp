@@ -6,6 +6,7 @@
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/residual_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/aligned.hpp"
 #include "core/checksum.hpp"
@@ -26,6 +27,7 @@ constexpr Kind kKinds[] = {
     {BinaryCodec::kKind, BinaryCodec::read},
     {RecurrentCodec::kKind, RecurrentCodec::read},
     {ScalarCodec::kKind, ScalarCodec::read},
+    {ResidualCodec::kKind, ResidualCodec::read},
 };
 
 }  // namespace

@@ -3,7 +3,14 @@
 
 from residua import datasets, errors
 from residua._core import __version__
-from residua.codecs import BinaryCodec, Codec, FloatCodec, RecurrentBinaryCodec, ScalarCodec
+from residua.codecs import (
+    BinaryCodec,
+    Codec,
+    FloatCodec,
+    RecurrentBinaryCodec,
+    ResidualCodec,
+    ScalarCodec,
+)
 from residua.embedding_table import EmbeddingTable
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
@@ -18,6 +25,7 @@ __all__ = [
     "Hits",
     "RangeHits",
     "RecurrentBinaryCodec",
+    "ResidualCodec",
     "ScalarCodec",
     "__version__",
     "datasets",
