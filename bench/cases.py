@@ -36,7 +36,10 @@ KINDS = (
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
-        {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype", "funnel"}
+        {
+            "codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype", "funnel",
+            "n_codebooks", "beam",
+        }
     ),
     "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),

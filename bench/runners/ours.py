@@ -116,6 +116,10 @@ class OursRunner:
             codec = rz.RecurrentBinaryCodec(data.dim, bits=options.get("bits", 2.0), seed=seed)
         elif kind == "scalar":
             codec = rz.ScalarCodec(data.dim, bits=options.get("bits", 8), seed=seed)
+        elif kind == "residual":
+            codec = rz.ResidualCodec(
+                data.dim, options.get("n_codebooks", 7), beam=options.get("beam", 4), seed=seed
+            )
         elif kind == "float16":
             codec = rz.FloatCodec(data.dim, "float16")
         elif kind == "binary":
@@ -124,7 +128,8 @@ class OursRunner:
             codec = rz.BinaryCodec(data.dim, bits=bits, rotation=options.get("rotation", "none"), seed=seed)
         else:
             raise UnusableSpecError(
-                f"codec {kind!r} is not known; known are float32, float16, scalar, recurrent, binary"
+                f"codec {kind!r} is not known; known are float32, float16, scalar, recurrent, residual, "
+                "binary"
             )
         if kind == "float16":
             codec.fit(data.base[:1], metric=data.metric)
@@ -174,6 +179,8 @@ def _label(spec: Spec) -> str:
         parts = [f"recurrent {options.get('bits', 2.0):g} bit"]
     elif options["codec"] == "scalar":
         parts = [f"scalar {options.get('bits', 8)} bit"]
+    elif options["codec"] == "residual":
+        parts = [f"residual {options.get('n_codebooks', 7)} codebooks, beam {options.get('beam', 4)}"]
     elif options["codec"] == "binary":
         scoring = "Hamming" if options.get("scoring") == "symmetric" else "asymmetric"
         size = f" {options['code_bits']:g} bit" if "code_bits" in options else ""

@@ -49,7 +49,7 @@ public:
     // codes: size() bytes per row, `stride` apart. A row's codes do not depend on other rows or threads.
     void encode(ConstMatrix x, std::size_t beam, std::uint8_t* codes, std::size_t stride, int num_threads) const;
 
-    static constexpr std::size_t kChunkRows = 32;  // rows of an extend() that keep within a cache
+    static constexpr std::size_t kChunkRows = 64;  // rows of an extend() that keep within a cache
 
 private:
     struct Level {

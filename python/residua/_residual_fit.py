@@ -17,6 +17,7 @@ _SAMPLE = 65_536  # rows that codebooks are trained on, 256 per codeword
 _SAMPLE_VALUES = 2**25  # and how many numbers they may hold
 _LEVEL_ROWS = 8_192
 _LEVEL_ITERATIONS = 10
+_OUTER_LEVELS = 16  # at either end: rows outside the sample are coded worse than those in it
 _ROTATED_DIMS = 2_048  # above, codebooks are trained in the given dims
 _EXPANSION_UNKNOWN = 50.0  # candidates per result for a codec that could not be tried
 
@@ -85,7 +86,11 @@ def _lengths(rows: FloatArray, sums: FloatArray, center: FloatArray, metric: str
 
 
 def _levels(values: FloatArray, seed: int) -> FloatArray:
-    """Return the 256 levels of least squared error, ascending."""
+    """Return 256 levels, ascending: most of least squared error on the sample, some beyond its ends."""
     unit = values.max() or np.float32(1)
-    centroids, *_ = _core.kmeans((values / unit)[:, None], LEVELS, _LEVEL_ITERATIONS, seed=seed)
-    return np.sort(np.maximum(centroids[:, 0], 0)) * unit
+    inner = LEVELS - 2 * _OUTER_LEVELS
+    centroids, *_ = _core.kmeans((values / unit)[:, None], inner, _LEVEL_ITERATIONS, seed=seed)
+    low, middle, high = np.quantile(centroids, (0, 0.5, 1))
+    away = 4 * np.square(np.arange(1, _OUTER_LEVELS + 1) / _OUTER_LEVELS)
+    levels = np.concatenate([low - away * (middle - low), centroids[:, 0], high + away * (high - middle)])
+    return np.asarray(np.sort(np.maximum(levels, 0)) * unit, np.float32)

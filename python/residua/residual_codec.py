@@ -55,7 +55,7 @@ class ResidualCodec(Codec):
     (3, 8)
     """
 
-    def __init__(self, dim: int, n_codebooks: int, *, beam: int = 8, seed: int = 0) -> None:
+    def __init__(self, dim: int, n_codebooks: int, *, beam: int = 4, seed: int = 0) -> None:
         self._dim = as_dim(dim)
         self._n_codebooks = as_int(n_codebooks, "n_codebooks", 1, 32)
         self._beam = as_int(beam, "beam", 1, 64)

@@ -21,6 +21,7 @@ CODECS = {
     "none": lambda: None,
     "float16": lambda: rz.FloatCodec(DIM, "float16"),
     "binary": lambda: rz.BinaryCodec(DIM),
+    "residual": lambda: rz.ResidualCodec(DIM, 3).fit(vectors(2000), num_threads=2),
     "rb1": lambda: rz.RecurrentBinaryCodec(DIM, 1),
     "rb4": lambda: rz.RecurrentBinaryCodec(DIM, 4),
 }
