@@ -37,8 +37,17 @@ KINDS = (
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
         {
-            "codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype", "funnel",
-            "n_codebooks", "beam",
+            "codec",
+            "bits",
+            "fit_queries",
+            "scoring",
+            "rerank",
+            "rotation",
+            "code_bits",
+            "dtype",
+            "funnel",
+            "n_codebooks",
+            "beam",
         }
     ),
     "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),

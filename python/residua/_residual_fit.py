@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fit of :class:`residua.ResidualCodec`: codebooks in the basis of the principal components, and levels."""
+"""The fit of :class:`residua.ResidualCodec`: codebooks, trained on principal components, and levels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fit(
     num_threads: int,
     report: Callable[[int, int], None],
 ) -> _core.Codec:
-    """Fit a codec to rows ``x``; ``queries``, where given, are what the number of candidates is tried with."""
+    """Fit a codec to rows ``x``; ``queries``, where given, are what candidates are tried with."""
     dim = x.shape[1]
     total = n_codebooks + 2
     report(0, total)
@@ -76,7 +76,7 @@ def _principal_axes(away: FloatArray, threads: int) -> FloatArray | None:
 
 
 def _lengths(rows: FloatArray, sums: FloatArray, center: FloatArray, metric: str) -> FloatArray:
-    """Return what the last byte of every code stands for; ``sums`` are the rows as the codewords give them."""
+    """Return what the last byte of every code stands for; ``sums`` are rows as codewords give them."""
     if metric == "l2":
         return np.asarray(np.square(sums - center, dtype=np.float64).sum(axis=1), np.float32)
     length = np.sqrt(np.square(sums, dtype=np.float64).sum(axis=1))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 from functools import cache
@@ -94,7 +95,7 @@ def test_more_codebooks_lose_less() -> None:
     for books in (1, 2, 4, 8):
         codec = rz.ResidualCodec(24, books).fit(x, metric="l2")
         errors.append(float(((codec.decode(codec.encode(new)) - new) ** 2).sum() / (new**2).sum()))
-    assert all(b < 0.8 * a for a, b in zip(errors, errors[1:], strict=False)), errors
+    assert all(b < 0.8 * a for a, b in itertools.pairwise(errors)), errors
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -132,7 +133,7 @@ def test_lengths_are_kept_under_inner_product() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_recall_on_the_sample(metric: str) -> None:
-    """Eight bytes of the residual codec against 8 bytes of k-means in consecutive dims (product quantization)."""
+    """Eight bytes against 8 bytes of product quantization: k-means in consecutive dims."""
     sample = rz.datasets.load_sample()
     x = sample.documents.astype("f4")
     codec = rz.ResidualCodec(384, 7, beam=1).fit(x[:3000], metric=metric)
@@ -234,8 +235,16 @@ def test_an_index_trains_it_and_waits_for_it_in_a_file(tmp_path: Path) -> None:
         (lambda: rz.ResidualCodec(8, 2).fit(np.ones((5, 7), "f4")), ShapeError, "8"),
         (lambda: rz.ResidualCodec(8, 2).fit(np.full((5, 8), np.nan, "f4")), NonFiniteError, "row 0"),
         (lambda: rz.ResidualCodec(8, 2).fit(np.zeros((5, 8), "f4")), InvalidValueError, "row 0"),
-        (lambda: rz.ResidualCodec(8, 2).fit(np.full((5, 8), 1e19, "f4"), metric="l2"), InvalidValueError, "scale"),
-        (lambda: rz.ResidualCodec(8, 2).fit(np.ones((5, 8), "f4"), metric="dot"), InvalidValueError, "metric"),
+        (
+            lambda: rz.ResidualCodec(8, 2).fit(np.full((5, 8), 1e19, "f4"), metric="l2"),
+            InvalidValueError,
+            "scale",
+        ),
+        (
+            lambda: rz.ResidualCodec(8, 2).fit(np.ones((5, 8), "f4"), metric="dot"),
+            InvalidValueError,
+            "metric",
+        ),
         (
             lambda: rz.ResidualCodec(8, 2).fit(np.ones((5, 8), "f4"), queries=np.zeros((1, 8), "f4")),
             InvalidValueError,

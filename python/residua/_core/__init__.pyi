@@ -140,7 +140,12 @@ def nearest_centroids(
 
 # Codewords, codebook by codebook; progress gets (codebooks done, total).
 def train_residual(
-    x: FloatArray, n_codebooks: int, beam: int, seed: int, num_threads: int, progress: Callable[[int, int], None]
+    x: FloatArray,
+    n_codebooks: int,
+    beam: int,
+    seed: int,
+    num_threads: int,
+    progress: Callable[[int, int], None],
 ) -> FloatArray: ...
 def sample_rows(n: int, count: int, seed: int) -> IntArray: ...
 def permutation(n: int, seed: int) -> IntArray: ...
