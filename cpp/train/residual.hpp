@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Codebooks of residual quantization (Chen et al., "Approximate nearest neighbor search by residual vector
-// quantization", Sensors 2010): each is k-means on what the sums of codewords chosen so far leave of the rows.
+// Codebooks of residual quantization (Chen, Guan and Wang, Sensors 2010): each is k-means on what the sums of
+// codewords chosen so far leave of the rows.
 #pragma once
 
 #include <cstddef>
