@@ -51,6 +51,8 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "dtype",
             "funnel",
             "nlist",
+            "n_codebooks",
+            "beam",
         }
     ),
     "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows"}),

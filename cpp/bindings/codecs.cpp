@@ -13,6 +13,7 @@
 #include "codec/normalize.hpp"
 #include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/residual_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
@@ -190,6 +191,19 @@ py::tuple pq_parts(const Codec& c) {
                           rotation, p.square_weight, p.mean_square);
 }
 
+CodecPtr residual_codec(std::size_t dim, std::size_t beam, const std::string& metric, const Array<float>& center,
+                        const Array<float>& codebooks, const Array<float>& levels, float expansion) {
+    codec::ResidualParams p;
+    p.metric = parse_metric(metric);
+    p.dim = dim;
+    p.beam = beam;
+    p.center = to_vector(center);
+    p.codebooks = to_vector(codebooks);
+    p.levels = to_vector(levels);
+    p.expansion = expansion;
+    return std::make_shared<codec::ResidualCodec>(std::move(p));
+}
+
 py::array_t<double> gram(const Array<float>& x, int num_threads) {
     const ConstMatrix rows = matrix(x);
     py::array_t<double> out({x.shape(1), x.shape(1)});
@@ -296,6 +310,16 @@ void register_codecs(py::module_& m) {
                                    const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
                                    return r != nullptr ? r->block_dims() : 0;
                                })
+        .def_property_readonly("n_codebooks",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::ResidualCodec*>(&c);
+                                   return r != nullptr ? r->n_codebooks() : 0;
+                               })
+        .def_property_readonly("beam",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::ResidualCodec*>(&c);
+                                   return r != nullptr ? r->params().beam : 0;
+                               })
         .def_property_readonly("memory_bytes", &Codec::memory_bytes)
         .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
         .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("effort") = "rounded")
@@ -342,6 +366,8 @@ void register_codecs(py::module_& m) {
           py::arg("rotation"), py::arg("codebooks"), py::arg("square_weight"), py::arg("mean_square"),
           py::arg("expansion"));
     m.def("pq_parts", &pq_parts, py::arg("codec"));
+    m.def("residual_codec", &residual_codec, py::arg("dim"), py::arg("beam"), py::arg("metric"), py::arg("center"),
+          py::arg("codebooks"), py::arg("levels"), py::arg("expansion"));
     m.def(
         "with_expansion",
         [](const Codec& c, float expansion) {

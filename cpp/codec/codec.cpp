@@ -7,6 +7,7 @@
 #include "codec/float_codec.hpp"
 #include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/residual_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/aligned.hpp"
 #include "core/checksum.hpp"
@@ -28,6 +29,7 @@ constexpr Kind kKinds[] = {
     {RecurrentCodec::kKind, RecurrentCodec::read},
     {ScalarCodec::kKind, ScalarCodec::read},
     {PqCodec::kKind, PqCodec::read},
+    {ResidualCodec::kKind, ResidualCodec::read},
 };
 
 }  // namespace

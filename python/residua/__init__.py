@@ -4,10 +4,18 @@
 from residua import datasets, errors
 from residua._core import __version__
 from residua.building import build
-from residua.codecs import BinaryCodec, Codec, FloatCodec, PQCodec, RecurrentBinaryCodec, ScalarCodec
+from residua.codecs import (
+    BinaryCodec,
+    Codec,
+    FloatCodec,
+    PQCodec,
+    RecurrentBinaryCodec,
+    ResidualCodec,
+    ScalarCodec,
+)
 from residua.embedding_table import EmbeddingTable
-from residua.filters import Column, Expression, col, where
 from residua.exchange import from_faiss, to_faiss
+from residua.filters import Column, Expression, col, where
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
@@ -28,11 +36,12 @@ __all__ = [
     "PQCodec",
     "RangeHits",
     "RecurrentBinaryCodec",
+    "ResidualCodec",
     "ScalarCodec",
     "TuneResult",
     "__version__",
-    "col",
     "build",
+    "col",
     "datasets",
     "errors",
     "exact_search",
@@ -43,7 +52,7 @@ __all__ = [
     "recall",
     "semantic_search",
     "show_config",
-    "where",
     "to_faiss",
     "tune",
+    "where",
 ]

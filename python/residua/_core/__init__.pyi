@@ -4,6 +4,7 @@
 ``num_threads=0`` stands for the CPUs that the process may use. Scores are those of the public API.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import numpy as np
@@ -51,6 +52,10 @@ class Codec(metaclass=_NativeType):
     def group_bits(self) -> list[int]: ...
     @property
     def block_dims(self) -> int: ...
+    @property
+    def n_codebooks(self) -> int: ...
+    @property
+    def beam(self) -> int: ...
     @property
     def memory_bytes(self) -> int: ...
     def candidates(self, k: int, n: int) -> int: ...
@@ -117,6 +122,15 @@ def pq_codec(
     expansion: float,
 ) -> Codec: ...
 def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float]: ...
+def residual_codec(
+    dim: int,
+    beam: int,
+    metric: str,
+    center: FloatArray,
+    codebooks: FloatArray,
+    levels: FloatArray,
+    expansion: float,
+) -> Codec: ...
 def with_expansion(codec: Codec, expansion: float) -> Codec: ...
 
 # What fits take from native code. fit_steps: the steps for 1 … 8 bits, and the squared errors for
@@ -144,6 +158,16 @@ def kmeans(
 def nearest_centroids(
     x: FloatArray, centroids: FloatArray, m: int, product: bool, num_threads: int
 ) -> tuple[npt.NDArray[np.uint32], FloatArray]: ...
+
+# Codewords, codebook by codebook; progress gets (codebooks done, total).
+def train_residual(
+    x: FloatArray,
+    n_codebooks: int,
+    beam: int,
+    seed: int,
+    num_threads: int,
+    progress: Callable[[int, int], None],
+) -> FloatArray: ...
 def sample_rows(n: int, count: int, seed: int) -> IntArray: ...
 def permutation(n: int, seed: int) -> IntArray: ...
 def hamming(a: ByteArray, b: ByteArray, num_threads: int) -> npt.NDArray[np.int32]: ...
