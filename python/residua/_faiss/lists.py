@@ -46,7 +46,7 @@ def read_lists(faiss: Any, index: Any, ids: IntArray | None) -> Index:
     native.train(centroids, None if codec is None else codec._trained(), residual, 0.0, 0)
     places = np.ascontiguousarray(lists)
     if vectors is not None:
-        native.add(np.ascontiguousarray(vectors), _plain(given), False, 0, places)
+        native.add(np.ascontiguousarray(vectors), _plain(given), False, 0, lists=places)
     else:
         native.add_codes(codes, _plain(given), places)
     native.take_as_trained()
