@@ -32,13 +32,30 @@ KINDS = (
     "table",
     "peers",
     "funnel",
+    "filter",
+    "tune",
+    "lists",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
-        {"codec", "bits", "fit_queries", "scoring", "rerank", "rotation", "code_bits", "dtype", "funnel"}
+        {
+            "codec",
+            "bits",
+            "fit_queries",
+            "scoring",
+            "rerank",
+            "rotation",
+            "code_bits",
+            "per_dim",
+            "dtype",
+            "funnel",
+            "nlist",
+            "n_codebooks",
+            "beam",
+        }
     ),
-    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),
+    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows"}),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),
     "usearch": frozenset({"dtype", "exact", "M", "ef_construction", "ef"}),
     "rabitqlib": frozenset({"bits", "clusters", "nprobe"}),

@@ -116,6 +116,18 @@ class OursRunner:
             codec = rz.RecurrentBinaryCodec(data.dim, bits=options.get("bits", 2.0), seed=seed)
         elif kind == "scalar":
             codec = rz.ScalarCodec(data.dim, bits=options.get("bits", 8), seed=seed)
+        elif kind == "pq":
+            codec = rz.PQCodec(
+                data.dim,
+                max(1, round(data.dim * options.get("per_dim", 0.125))),
+                bits=options.get("bits", 8),
+                rotation=options.get("rotation", "none"),
+                seed=seed,
+            )
+        elif kind == "residual":
+            codec = rz.ResidualCodec(
+                data.dim, options.get("n_codebooks", 7), beam=options.get("beam", 4), seed=seed
+            )
         elif kind == "float16":
             codec = rz.FloatCodec(data.dim, "float16")
         elif kind == "binary":
@@ -124,7 +136,8 @@ class OursRunner:
             codec = rz.BinaryCodec(data.dim, bits=bits, rotation=options.get("rotation", "none"), seed=seed)
         else:
             raise UnusableSpecError(
-                f"codec {kind!r} is not known; known are float32, float16, scalar, recurrent, binary"
+                f"codec {kind!r} is not known; known are float32, float16, scalar, pq, recurrent, residual, "
+                "binary"
             )
         if kind == "float16":
             codec.fit(data.base[:1], metric=data.metric)
@@ -174,6 +187,10 @@ def _label(spec: Spec) -> str:
         parts = [f"recurrent {options.get('bits', 2.0):g} bit"]
     elif options["codec"] == "scalar":
         parts = [f"scalar {options.get('bits', 8)} bit"]
+    elif options["codec"] == "pq":
+        parts = [f"PQ {options.get('per_dim', 0.125):g} per dim x{options.get('bits', 8)}"]
+    elif options["codec"] == "residual":
+        parts = [f"residual {options.get('n_codebooks', 7)} codebooks, beam {options.get('beam', 4)}"]
     elif options["codec"] == "binary":
         scoring = "Hamming" if options.get("scoring") == "symmetric" else "asymmetric"
         size = f" {options['code_bits']:g} bit" if "code_bits" in options else ""
@@ -182,7 +199,7 @@ def _label(spec: Spec) -> str:
         parts = [options["codec"]]
     if options.get("fit_queries"):
         parts.append("queries")
-    if options["codec"] in ("recurrent", "scalar") and options.get("scoring") == "symmetric":
+    if options["codec"] in ("recurrent", "scalar", "pq") and options.get("scoring") == "symmetric":
         parts.append("symmetric")
     if options.get("rotation", "none") != "none":
         parts.append(f"{options['rotation']} rotation")

@@ -2,6 +2,7 @@
 // The floating-point kernels of every instruction set by name, for tests and benchmarks.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <string>
 
 #include "bindings/arrays.hpp"
@@ -74,6 +75,24 @@ py::array_t<float> gemm_panel(const std::string& isa, const Array<float>& q, con
     return out;
 }
 
+// Panels of (n, d, 16), searched `group` at a time: the row of largest q . row + bias.
+py::array_t<std::uint32_t> nearest_panels(const std::string& isa, const Array<float>& q, const Array<float>& panels,
+                                          const Array<float>& bias, std::size_t group) {
+    const auto a = matrix(q), b = matrix(bias);
+    if (a.rows < 1 || a.rows > kernel::kTileQueries || b.cols != kPanelRows || group < 1 ||
+        static_cast<std::size_t>(panels.size()) != b.rows * a.cols * kPanelRows) {
+        throw Error(ErrorKind::shape, "expected q of (1..6, d), panels of (n, d, 16) and a bias of (n, 16)");
+    }
+    py::array_t<std::uint32_t> out(static_cast<py::ssize_t>(a.rows));
+    float best[kernel::kTileQueries * kPanelRows], at[kernel::kTileQueries * kPanelRows];
+    for (std::size_t first = 0; first < b.rows; first += group) {
+        const std::size_t n = std::min(group, b.rows - first);
+        floats(isa).nearest_panels(a.data, a.stride, a.rows, panels.data() + first * a.cols * kPanelRows, n, a.cols,
+                                   b.row(first), first, best, at, first + n == b.rows ? out.mutable_data() : nullptr);
+    }
+    return out;
+}
+
 // Repeats one tile; returns the number of multiply-adds done (for the benchmark).
 std::size_t gemm_repeat(const std::string& isa, const Array<float>& q, const Array<float>& panel, std::size_t times) {
     const auto a = matrix(q), b = matrix(panel);
@@ -123,6 +142,7 @@ void register_float_kernels(py::module_& k) {
     def_pack(k, "pack_panel_f16", &FloatKernels::pack_panel_f16);
     def_pack(k, "pack_panel_bf16", &FloatKernels::pack_panel_bf16);
     k.def("gemm_panel", &gemm_panel);
+    k.def("nearest_panels", &nearest_panels);
     k.def("gemm_repeat", &gemm_repeat);
     k.def("matmul_nt", &matmul_nt);
 }

@@ -24,7 +24,9 @@ void register_kernels(py::module_& m) {
     register_bit_kernels(k);
     register_plane_kernels(k);
     register_byte_kernels(k);
+    register_lookup_kernels(k);
     register_float_kernels(k);
+    register_set_kernels(k);
 }
 
 }  // namespace residua::bindings

@@ -88,7 +88,7 @@ public:
         for (std::size_t r = row_begin; r < row_end; r += kChunk) {
             const std::size_t n = std::min(kChunk, row_end - r);
             lay_out(codes, r, n, blocks.data());
-            plane_topk(kernel::active(), layout_, blocks.data(), {r, n, allowed}, queries, pools);
+            plane_topk(kernel::active(), layout_, blocks.data(), {r, n, allowed}, {queries, pools});
         }
     }
 
@@ -184,6 +184,10 @@ void BinaryCodec::project(ConstMatrix x, bool centred, MutMatrix y) const {
         }
     }
     if (!map_.empty()) map_.multiply({z.data(), x.rows, dim_}, y);
+}
+
+bool BinaryCodec::is_code(const std::uint8_t* code) const {
+    return bits_ % 8 == 0 || (code[bits_ / 8] & (0xFFu >> (bits_ % 8))) == 0;
 }
 
 void BinaryCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort) const {

@@ -6,7 +6,9 @@
 
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
+#include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/residual_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/aligned.hpp"
 #include "core/checksum.hpp"
@@ -27,6 +29,8 @@ constexpr Kind kKinds[] = {
     {BinaryCodec::kKind, BinaryCodec::read},
     {RecurrentCodec::kKind, RecurrentCodec::read},
     {ScalarCodec::kKind, ScalarCodec::read},
+    {PqCodec::kKind, PqCodec::read},
+    {ResidualCodec::kKind, ResidualCodec::read},
 };
 
 // Units that are blocks.
@@ -100,6 +104,15 @@ Metric read_metric(const store::Reader& in) {
         if (e.kind() == ErrorKind::value) in.fail("meta", e.what());
         throw;
     }
+}
+
+void Scorer::top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                      std::span<const std::uint32_t> queries, TopK* pools) const {
+    for (std::uint32_t q : queries) top_k(codes, row_begin, row_end, allowed, q, q + 1, pools + q);
+}
+
+void Codec::add_to_score(std::uint8_t*, float) const {
+    throw Error(ErrorKind::unsupported, "codes of a " + kind() + " take in no term of their row");
 }
 
 std::string fingerprint(const Codec& codec) {

@@ -54,6 +54,10 @@ public:
     virtual void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                        std::size_t q_begin, std::size_t q_end, TopK* pools) const = 0;
 
+    // The same for some queries, in any order: pools[queries[i]] gets the rows for queries[i].
+    virtual void top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                          std::span<const std::uint32_t> queries, TopK* pools) const;
+
     // Scores of all rows [row_begin, row_end) for one query; row_begin is a multiple of kBlockRows.
     virtual void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
                         float* out) const = 0;
@@ -98,6 +102,12 @@ public:
     virtual void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const = 0;
     virtual void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const = 0;
 
+    // Whether bytes that no encoder of ours has seen are a code: padding is zero, scalars are finite.
+    virtual bool is_code(const std::uint8_t*) const { return true; }
+    // Whether scores are the metric between the query and the decoded code, but for rounding that scores of
+    // decoded codes do not have: an index that keeps no vectors settles its candidates by those.
+    virtual bool settles_decoded() const { return false; }
+
     // Float query against code.
     virtual std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const = 0;
     // Code against code (SDC).
@@ -126,6 +136,12 @@ public:
     virtual void to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const;
     virtual void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const;
     virtual std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const;
+
+    // Whether codes of what is left of vectors after a centroid is taken off (metric ip) order rows better
+    // than codes of the vectors, by measurement (docs/ivf.md); then codes can take in a term of their row.
+    virtual bool gains_from_residuals() const { return false; }
+    // Adds `value` to the score of a row code. Only where residuals gain.
+    virtual void add_to_score(std::uint8_t* code, float value) const;
 
     virtual void write(store::Writer& out) const = 0;
 

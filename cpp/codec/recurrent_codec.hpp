@@ -66,6 +66,7 @@ public:
     void decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const override;
     void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const override;
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
+    bool is_code(const std::uint8_t* code) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
     std::size_t edge_rows() const override { return kernel::kEdgeRows; }
@@ -77,6 +78,8 @@ public:
     void to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const override;
     void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const override;
     std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const override;
+    bool gains_from_residuals() const override { return true; }
+    void add_to_score(std::uint8_t* code, float value) const override;
     void write(store::Writer& out) const override;
 
     double bits() const { return p_.bits; }

@@ -34,21 +34,19 @@ int affinity_cpus() {
     return std::max(1u, std::thread::hardware_concurrency());
 }
 
-class InterruptPoll {
-public:
-    bool due() {
-        auto now = std::chrono::steady_clock::now();
-        if (now - last_ < std::chrono::milliseconds(50)) return false;
-        last_ = now;
-        auto hook = g_interrupt_hook.load(std::memory_order_relaxed);
-        return hook != nullptr && hook();
-    }
-
-private:
-    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
 }  // namespace
+
+bool InterruptPoll::due() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < std::chrono::milliseconds(50)) return false;
+    last_ = now;
+    const auto hook = g_interrupt_hook.load(std::memory_order_relaxed);
+    return hook != nullptr && hook();
+}
+
+void InterruptPoll::check() {
+    if (due()) throw Interrupted();
+}
 
 int default_num_threads() {
     int n = std::min(affinity_cpus(), current_cpu_quota());

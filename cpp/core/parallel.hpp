@@ -4,6 +4,7 @@
 // what a chunk computes never depends on the number of threads.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 
@@ -25,5 +26,17 @@ void parallel_for(std::size_t n, std::size_t grain, int num_threads,
 // Installed by the bindings; called only on threads that entered parallel_for from outside, at most
 // about 20 times per second.
 void set_interrupt_hook(bool (*hook)());
+
+// For loops of many short parallel_for, each of which ends before it would poll. Keep one for the loop and
+// use it on the thread that entered the library.
+class InterruptPoll {
+public:
+    // Whether the hook, asked at most every 50 ms, wants to stop.
+    bool due();
+    void check();  // throws Interrupted when it does
+
+private:
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
 
 }  // namespace residua

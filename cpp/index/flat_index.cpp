@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <mutex>
 
+#include "codec/normalize.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "index/exact_scan.hpp"
 
 namespace residua::index {
 
@@ -21,7 +23,8 @@ TableIndex::Commit FlatIndex::prepare_codec(const codec::Codec& codec, ConstMatr
     return [this, &codec, n = x.rows, codes = std::move(codes)] { codes_.append(codec, 0, codes.data(), n); };
 }
 
-TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) {
+TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t>,
+                                           int num_threads) {
     if (codec_ == nullptr) return [] {};
     const std::size_t bytes = codec_->code_bytes();
     std::vector<std::uint8_t> codes(x.rows * bytes);
@@ -49,12 +52,24 @@ TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& 
     };
 }
 
+std::vector<std::uint8_t> FlatIndex::codes_of(std::span<const std::uint32_t> rows) const {
+    return codes_.gather(*codec_, rows);
+}
+
+TableIndex::Commit FlatIndex::prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                                            std::span<const std::uint32_t>) {
+    codes_.reserve(*codec_, ids_.rows() + plan.n_new);
+    return [this, &plan, codes] { codes_.append(*codec_, ids_.rows(), codes, plan.n_new); };
+}
+
 void FlatIndex::keep_rows(std::span<const std::uint32_t> keep) {
     if (codec_) codes_.compact(*codec_, keep);
 }
 
-std::vector<std::uint8_t> FlatIndex::codes_of(std::span<const std::uint32_t> rows) const {
-    return codes_.gather(*codec_, rows);
+std::vector<float> FlatIndex::decoded(std::span<const std::uint32_t> rows) const {
+    std::vector<float> out(rows.size() * dim_);
+    codec_->decode(codes_.gather(*codec_, rows).data(), rows.size(), out.data(), 1);
+    return out;
 }
 
 void FlatIndex::add_memory(std::map<std::string, std::size_t>& parts) const {
@@ -99,7 +114,9 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     const std::size_t n = allowed ? allowed->count() : ids_.rows();
     const std::size_t k = std::min(params.k, n);
     const bool exact_last = settles(params);
-    const std::size_t wanted = candidates(params, k, n);
+    // Symmetric scores are of the codes as they are.
+    const bool decoded_last = !exact_last && params.scoring == Scoring::asymmetric && codec_->settles_decoded();
+    const std::size_t wanted = decoded_last ? std::min(n, k + k / 8 + 16) : candidates(params, k, n);
     std::vector<TopK> pools = scan(scorer, wanted, allowed.get(), params.num_threads);
 
     SearchResult out;
@@ -108,10 +125,9 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     out.reranked = exact_last ? wanted : 0;
     out.counts_bits = !exact_last && params.scoring == Scoring::symmetric && codec_->counts_bits();
     RowLists hits;
-    for (TopK& pool : pools) hits.push_back(exact_last ? pool.take() : pool.take_sorted());
-    if (exact_last) {
-        hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
-    }
+    for (TopK& pool : pools) hits.push_back(exact_last || decoded_last ? pool.take() : pool.take_sorted());
+    if (exact_last) hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
+    if (decoded_last) hits = settle_decoded(queries, std::move(hits), k, params.num_threads);
     return finish(std::move(hits), std::move(out));
 }
 
@@ -123,40 +139,61 @@ std::vector<TopK> FlatIndex::scan(const codec::Scorer& scorer, std::size_t keep,
     if (nq == 0 || n == 0 || keep == 0) return pools;
     const codec::BlockView view{codes_.data(), n};
 
-    // Rows in pieces that stay in the second-level cache while all queries of a task pass over them.
+    // Rows in pieces that stay in the second-level cache while the queries pass over them.
     constexpr std::size_t kPieceBytes = 256 * 1024;
-    const std::size_t piece =
-        std::max<std::size_t>(1, kPieceBytes / codec_->block_bytes()) * kBlockRows;
-    const auto pass = [&](std::size_t row_begin, std::size_t row_end, std::size_t q_begin, std::size_t q_end,
-                          TopK* out) {
-        for (std::size_t r = row_begin; r < row_end; r += piece) {
-            scorer.top_k(view, r, std::min(row_end, r + piece), allowed, q_begin, q_end, out);
+    const std::size_t piece = std::max<std::size_t>(1, kPieceBytes / codec_->block_bytes()) * kBlockRows;
+    // Threads share the rows: what a scorer does once per piece is then done once for all queries. Several
+    // parts per thread, so that a slow one does not keep the others waiting; but a small part costs more
+    // than it saves, and every part ends within a second, for interrupts.
+    constexpr std::size_t kMaxQueries = 1024, kMinBytes = 1024 * 1024, kMaxPairs = std::size_t{1} << 28;
+    const std::size_t threads = std::min<std::size_t>(static_cast<std::size_t>(num_threads),
+                                                      std::max<std::size_t>(1, codes_.bytes() / kMinBytes));
+    const std::size_t parts = threads == 1 ? 1 : 4 * threads;
+    const std::size_t part_rows = std::min(RowCodes::blocks((n + parts - 1) / parts),
+                                           kMaxPairs / kMaxQueries / kBlockRows) * kBlockRows;
+    for (std::size_t q = 0; q < nq; q += kMaxQueries) {
+        const std::size_t q_end = std::min(nq, q + kMaxQueries);
+        TopK* const out = pools.data() + q;
+        std::vector<std::vector<TopK>> others(threads - 1, std::vector<TopK>(out, out + (q_end - q)));
+        parallel_for(n, part_rows, static_cast<int>(threads), [&](std::size_t begin, std::size_t end, int worker) {
+            TopK* const own = worker == 0 ? out : others[static_cast<std::size_t>(worker) - 1].data();
+            for (std::size_t r = begin; r < end; r += piece) {
+                scorer.top_k(view, r, std::min(end, r + piece), allowed, q, q_end, own);
+            }
+        });
+        for (const auto& other : others) {
+            for (std::size_t i = 0; i < other.size(); ++i) out[i].merge(other[i]);
         }
-    };
-
-    if (nq >= static_cast<std::size_t>(2 * num_threads) || num_threads == 1) {
-        // Queries of a task share what is done once per piece; a task ends within a second, for interrupts.
-        constexpr std::size_t kMaxPairs = std::size_t{1} << 28;
-        // Several tasks per thread, so that a slow one does not keep the others waiting.
-        const std::size_t tasks = num_threads == 1 ? 2 : static_cast<std::size_t>(num_threads) * 4;
-        const std::size_t grain = std::clamp<std::size_t>(std::min(nq / tasks, kMaxPairs / n), 2, 512);
-        parallel_for(nq, grain, num_threads,
-                     [&](std::size_t begin, std::size_t end, int) { pass(0, n, begin, end, pools.data() + begin); });
-        return pools;
-    }
-    // Few queries: threads share the rows. Below this a thread costs more than it saves.
-    constexpr std::size_t kMinBytes = 1024 * 1024;
-    const std::size_t by_size = std::max<std::size_t>(1, codes_.bytes() / kMinBytes);
-    const std::size_t parts = std::min<std::size_t>(static_cast<std::size_t>(num_threads), by_size);
-    const std::size_t part_rows = RowCodes::blocks((n + parts - 1) / parts) * kBlockRows;
-    std::vector<std::vector<TopK>> partial(parts, pools);
-    parallel_for(n, part_rows, num_threads, [&](std::size_t begin, std::size_t end, int) {
-        pass(begin, end, 0, nq, partial[begin / part_rows].data());
-    });
-    for (const auto& part : partial) {
-        for (std::size_t q = 0; q < nq; ++q) pools[q].merge(part[q]);
     }
     return pools;
+}
+
+RowLists FlatIndex::settle_decoded(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const {
+    const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
+    // Decoded codes are unit vectors under cosine, and codes of others have the length they have.
+    const Metric metric = metric_ == Metric::cosine ? Metric::ip : metric_;
+    parallel_for(candidates.size(), 8, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        std::vector<float> x;
+        std::vector<std::uint32_t> rows;
+        for (std::size_t i = begin; i < end; ++i) {
+            rows.clear();
+            for (const ScoredRow& r : candidates[i]) rows.push_back(r.row);
+            std::sort(rows.begin(), rows.end());
+            x = decoded(rows);
+            store::RowSource source;
+            source.data = x.data();
+            source.n = rows.size();
+            source.dim = dim_;
+            source.stride_bytes = dim_ * sizeof(float);
+            RowLists one(1);
+            for (std::uint32_t j = 0; j < rows.size(); ++j) one[0].push_back({0.0f, j});
+            one = exact_top_k_among(source, metric, {q.data() + i * dim_, 1, dim_}, std::move(one), rows.size(), nullptr, 1);
+            TopK best(k, tie_order());
+            for (const ScoredRow& r : one[0]) best.push(r.score, rows[r.row]);
+            candidates[i] = best.take_sorted();
+        }
+    });
+    return candidates;
 }
 
 RowLists FlatIndex::range_of_codes(ConstMatrix queries, float threshold, const Bitset* allowed,

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "codec/normalize.hpp"
+#include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "index/float_rows.hpp"
 #include "index/hnsw_index.hpp"
@@ -201,7 +202,8 @@ TableIndex::Commit HNSWIndex::prepare_codec(const codec::Codec& codec, ConstMatr
     };
 }
 
-TableIndex::Commit HNSWIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) {
+TableIndex::Commit HNSWIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t>,
+                                           int num_threads) {
     if (x.rows == 0) return [] {};
     auto change = std::make_shared<Change>(*this);
     const std::size_t n = ids_.rows();
@@ -255,6 +257,10 @@ void HNSWIndex::prepare_edges(const codec::Codec& codec, Change& change, int num
         codec.from_rows(change.moved_codes.data() + it->second, 1, out);
     };
     change.edges = edges_.prepare(codec, graph_, graph_.changed_rows(), code, num_threads);
+}
+
+TableIndex::Commit HNSWIndex::prepare_codes(const std::uint8_t*, const store::AddPlan&, std::span<const std::uint32_t>) {
+    throw Error(ErrorKind::unsupported, "a graph is built from vectors; codes alone go into a FlatIndex or an IVFIndex");
 }
 
 void HNSWIndex::before_erase(std::span<const std::uint32_t> rows) {

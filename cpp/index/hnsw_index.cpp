@@ -44,6 +44,12 @@ std::vector<std::uint8_t> HNSWIndex::codes_of(std::span<const std::uint32_t> row
     return out;
 }
 
+std::vector<float> HNSWIndex::decoded(std::span<const std::uint32_t> rows) const {
+    std::vector<float> out(rows.size() * dim_);
+    codec_->decode(codes_of(rows).data(), rows.size(), out.data(), 1);
+    return out;
+}
+
 void HNSWIndex::add_memory(std::map<std::string, std::size_t>& parts) const {
     parts["codes"] = codes_.memory_bytes();
     parts["edges"] = edges_.memory_bytes();

@@ -63,7 +63,11 @@ protected:
     const char* kind() const override { return kKind; }
     bool prepares_aside() const override { return true; }
     Commit prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) override;
-    Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) override;
+    Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t> lists,
+                        int num_threads) override;
+    Commit prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                         std::span<const std::uint32_t> lists) override;
+    std::vector<float> decoded(std::span<const std::uint32_t> rows) const override;
     void before_erase(std::span<const std::uint32_t> rows) override;
     void after_erase(int num_threads) override;
     void before_compact(int num_threads) override;

@@ -6,6 +6,7 @@
 #include "core/error.hpp"
 #include "index/flat_index.hpp"
 #include "index/hnsw_index.hpp"
+#include "index/ivf_index.hpp"
 
 namespace residua::index {
 namespace {
@@ -19,6 +20,7 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {FlatIndex::kKind, [](const store::Reader& in) -> std::shared_ptr<Index> { return FlatIndex::load(in); }},
     {HNSWIndex::kKind, [](const store::Reader& in) -> std::shared_ptr<Index> { return HNSWIndex::load(in); }},
+    {IvfIndex::kKind, [](const store::Reader& in) -> std::shared_ptr<Index> { return IvfIndex::load(in); }},
 };
 
 }  // namespace

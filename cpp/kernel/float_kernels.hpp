@@ -57,6 +57,15 @@ struct FloatKernels {
     // its instruction set, so a pair's result does not depend on the tile it stands in.
     void (*gemm_panel)(const float* q, std::size_t q_stride, std::size_t nq, const float* panel, std::size_t d,
                        float* out, std::size_t out_stride);
+
+    // Searches the rows of panels `number` … number + n_panels - 1, which stand one after the other, for the
+    // largest <q_i, row> + bias[row]; bias is that of these panels, and sums are those of gemm_panel. With
+    // `out`, out[i] is the row, of equals the first. Without, more panels follow, and `best` and `at` keep the
+    // largest value of every lane and the number of its panel (kPanelRows each per query) for the call that
+    // goes on; number 0 starts anew. Rows are below 2^24, and `best` and `at` are not used by a single call.
+    void (*nearest_panels)(const float* q, std::size_t q_stride, std::size_t nq, const float* panels,
+                           std::size_t n_panels, std::size_t d, const float* bias, std::size_t number, float* best,
+                           float* at, std::uint32_t* out);
 };
 
 }  // namespace residua::kernel

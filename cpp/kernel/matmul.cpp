@@ -19,6 +19,12 @@ std::size_t row_block(std::size_t cols) {
     return std::max<std::size_t>(1, rows / kTileQueries) * kTileQueries;
 }
 
+// Panels that stay in the first-level cache while rows pass by.
+std::size_t panel_group(std::size_t cols) {
+    constexpr std::size_t kBytes = 24 * 1024;
+    return std::max<std::size_t>(1, kBytes / (sizeof(float) * kPanelRows * std::max<std::size_t>(1, cols)));
+}
+
 // Output tiles of the Gram matrix: a multiple of both sides of the register tile.
 constexpr std::size_t kGramTile = 96;
 constexpr std::size_t kGramRows = 256;
@@ -95,6 +101,27 @@ void PackedPanels::multiply(ConstMatrix a, MutMatrix c) const {
                 }
                 kernels.gemm_panel(a.row(i), a.stride, n, panel, cols_, edge, kPanelRows);
                 for (std::size_t t = 0; t < n; ++t) std::copy_n(edge + t * kPanelRows, width, c.row(i + t) + j);
+            }
+        }
+    }
+}
+
+void PackedPanels::nearest(ConstMatrix a, const float* bias, std::uint32_t* out) const {
+    constexpr std::size_t kBlock = 64 * kTileQueries;
+    const FloatKernels& kernels = active().floats;
+    const std::size_t panels = panel_count(rows_), group = panel_group(cols_);
+    // All panels in the cache: a tile's state stays in registers. Else rows that stay in the cache, too.
+    const std::size_t block = panels <= group ? kTileQueries : std::min(kBlock, row_block(cols_));
+    float best[kBlock * kPanelRows], at[kBlock * kPanelRows];
+    for (std::size_t i0 = 0; i0 < a.rows; i0 += block) {
+        const std::size_t i1 = std::min(a.rows, i0 + block);
+        for (std::size_t p = 0; p < panels; p += group) {
+            const bool last = panels - p <= group;
+            for (std::size_t i = i0; i < i1; i += kTileQueries) {
+                const std::size_t state = (i - i0) * kPanelRows;
+                kernels.nearest_panels(a.row(i), a.stride, std::min(kTileQueries, i1 - i),
+                                       panels_.data() + p * kPanelRows * cols_, last ? panels - p : group, cols_,
+                                       bias + p * kPanelRows, p, best + state, at + state, last ? out + i : nullptr);
             }
         }
     }

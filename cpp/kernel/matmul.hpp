@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "core/aligned.hpp"
 #include "core/matrix.hpp"
@@ -26,6 +27,11 @@ public:
     // c[i][j] = <a_i, b_j>, c being a.rows x rows(). A value depends on its two rows only, not on
     // where they stand or how many there are.
     void multiply(ConstMatrix a, MutMatrix c) const;
+
+    // out[i] = the j of largest <a_i, b_j> + bias[j], of equals the smallest. bias has a value for every row
+    // that the panels have room for, padded_rows(); -infinity keeps a row out.
+    void nearest(ConstMatrix a, const float* bias, std::uint32_t* out) const;
+    std::size_t padded_rows() const { return (rows_ + kPanelRows - 1) / kPanelRows * kPanelRows; }
 
 private:
     AlignedVector<float> panels_;

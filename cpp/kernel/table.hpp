@@ -7,8 +7,10 @@
 #include "kernel/byte_kernels.hpp"
 #include "kernel/edge_kernels.hpp"
 #include "kernel/float_kernels.hpp"
+#include "kernel/lookup_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
 #include "kernel/row_kernels.hpp"
+#include "kernel/set_kernels.hpp"
 
 namespace residua::kernel {
 
@@ -20,6 +22,8 @@ struct KernelTable {
     ByteKernels bytes;
     EdgeKernels edges;
     RowKernels rows;
+    LookupKernels lookups;
+    SetKernels sets;
 };
 
 }  // namespace residua::kernel

@@ -22,9 +22,19 @@ from residua._validate import (
     refuse_zero_rows,
 )
 from residua.errors import CorruptFileError, InvalidTypeError, InvalidValueError, ShapeError, UnsupportedError
+from residua.pq_codec import PQCodec
+from residua.residual_codec import ResidualCodec
 from residua.scalar_codec import ScalarCodec
 
-__all__ = ["BinaryCodec", "Codec", "FloatCodec", "RecurrentBinaryCodec", "ScalarCodec"]
+__all__ = [
+    "BinaryCodec",
+    "Codec",
+    "FloatCodec",
+    "PQCodec",
+    "RecurrentBinaryCodec",
+    "ResidualCodec",
+    "ScalarCodec",
+]
 
 C = TypeVar("C", bound="Codec")
 
@@ -434,6 +444,18 @@ def from_recipe(dim: int, recipe: str) -> Codec:
         values = dict(p.split("=") for p in pairs)
         if kind == "scalar":
             return ScalarCodec(dim, 8 if values["bits"] == "8" else 4, seed=int(values["seed"]))
+        if kind == "pq":
+            return PQCodec(
+                dim,
+                int(values["n_subspaces"]),
+                8 if values["bits"] == "8" else 4,
+                "opq" if values["rotation"] == "opq" else "none",
+                int(values["seed"]),
+            )
+        if kind == "residual":
+            return ResidualCodec(
+                dim, int(values["n_codebooks"]), beam=int(values["beam"]), seed=int(values["seed"])
+            )
         if kind == "binary":
             rotation: Literal["random", "itq"] = "itq" if values["rotation"] == "itq" else "random"
             return BinaryCodec(dim, int(values["bits"]), rotation, int(values["seed"]))
@@ -456,10 +478,15 @@ def wrap(native: _core.Codec, *, metric_is_free: bool = False) -> Codec:
         codec = FloatCodec(native.dim, native.dtype)
         codec._metric_fixed = not metric_is_free
     elif native.kind == "binary_codec":
-        codec = BinaryCodec(native.dim, int(native.bits), native.rotation)
+        turn: Literal["none", "random", "itq"] = "none" if native.rotation == "opq" else native.rotation
+        codec = BinaryCodec(native.dim, int(native.bits), turn)
         codec._metric_fixed = not metric_is_free or native.rotation != "none"
     elif native.kind == "scalar_codec":
         codec = ScalarCodec(native.dim, 8 if native.bits == 8 else 4)
+    elif native.kind == "pq_codec":
+        codec = PQCodec._wrap(native)
+    elif native.kind == "residual_codec":
+        codec = ResidualCodec(native.dim, native.n_codebooks, beam=native.beam)
     else:
         codec = RecurrentBinaryCodec(native.dim, native.bits)
     codec._native = native

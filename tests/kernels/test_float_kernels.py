@@ -194,6 +194,21 @@ def test_gemm_panel_value_does_not_depend_on_its_place(isa: str) -> None:
             np.testing.assert_array_equal(part, full[start : start + nq][:, order])
 
 
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 8, 17, 96, 385])
+@pytest.mark.parametrize("panels", [1, 2, 7])
+def test_nearest_panels(isa: str, d: int, panels: int) -> None:
+    rng = np.random.default_rng(11)
+    x = rng.integers(-9, 10, (panels * 16, d)).astype(np.float32)  # small integers: sums are exact
+    packed = np.stack([K.pack_panel_f32(isa, x[i : i + 16]) for i in range(0, len(x), 16)])
+    bias = rng.integers(-5, 6, (panels, 16)).astype(np.float32)
+    bias[-1, 3:] = -np.inf  # rows that a panel has room for only
+    for nq in range(1, 7):
+        q = rng.integers(-9, 10, (nq, d)).astype(np.float32)
+        wanted = (q @ x.T + bias.reshape(-1)).argmax(axis=1)  # the first of equals
+        for group in (1, 2, 3, 7):
+            np.testing.assert_array_equal(K.nearest_panels(isa, q, packed, bias, group), wanted)
+
+
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1), (7, 5, 3), (50, 33, 17), (200, 64, 100), (13, 300, 130), (3, 16, 769)]
 )

@@ -21,6 +21,7 @@ CODECS = {
     "none": lambda: None,
     "float16": lambda: rz.FloatCodec(DIM, "float16"),
     "binary": lambda: rz.BinaryCodec(DIM),
+    "residual": lambda: rz.ResidualCodec(DIM, 3),
     "rb1": lambda: rz.RecurrentBinaryCodec(DIM, 1),
     "rb4": lambda: rz.RecurrentBinaryCodec(DIM, 4),
 }
@@ -44,7 +45,7 @@ def test_results_and_files_do_not_depend_on_threads(kind: str, metric: str, tmp_
     files, found = [], []
     for threads in (1, 2, 3, 64):
         index = rz.FlatIndex(DIM, metric=metric, codec=CODECS[kind]())
-        if kind.startswith("rb"):
+        if kind.startswith(("rb", "residual")):
             index.train(x[:3000], num_threads=threads)
         index.add(x[:5000], num_threads=threads)
         index.add(x[5000:], num_threads=threads)

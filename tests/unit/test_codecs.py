@@ -21,8 +21,12 @@ CODECS = {
     "float16": lambda dim: rz.FloatCodec(dim, "float16"),
     "bfloat16": lambda dim: rz.FloatCodec(dim, "bfloat16"),
     "binary": lambda dim: rz.BinaryCodec(dim),
+    "pq8": lambda dim: rz.PQCodec(dim, -(-dim // 4)),
+    "pq4": lambda dim: rz.PQCodec(dim, -(-dim // 3), bits=4),
+    "opq4": lambda dim: rz.PQCodec(dim, -(-dim // 2), bits=4, rotation="opq"),
     "scalar8": lambda dim: rz.ScalarCodec(dim, 8),
     "scalar4": lambda dim: rz.ScalarCodec(dim, 4),
+    "residual": lambda dim: rz.ResidualCodec(dim, 3),
     **{f"rb{b:g}": lambda dim, b=b: rz.RecurrentBinaryCodec(dim, b) for b in RECURRENT_BITS},
 }
 
@@ -37,9 +41,9 @@ def vectors(n: int, dim: int, seed: int) -> np.ndarray:
     return rows.astype(np.float32)
 
 
-def sample(dim: int) -> np.ndarray:
-    """Rows to fit to; few of them for large dims, where a fit on many takes seconds."""
-    return vectors(300 if dim <= 100 else 60, dim, 1)
+def sample(dim: int, name: str = "") -> np.ndarray:
+    """Rows to fit to; few of them for large dims, where a fit on many takes seconds, but one per codeword."""
+    return vectors(300 if dim <= 100 or name == "pq8" else 60, dim, 1)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -57,7 +61,7 @@ def exact(q: np.ndarray, x: np.ndarray, metric: str) -> np.ndarray:
 @cache
 def trained(name: str, dim: int, metric: str) -> tuple[rz.Codec, np.ndarray, np.ndarray, np.ndarray]:
     """A codec, 64 rows that it was not fitted to, 16 queries and the codes of the rows."""
-    codec = CODECS[name](dim).fit(sample(dim), metric=metric)
+    codec = CODECS[name](dim).fit(sample(dim, name), metric=metric)
     x, q = vectors(64, dim, 2), vectors(16, dim, 3)
     return codec, x, q, codec.encode(x)
 
@@ -68,7 +72,7 @@ suite = pytest.mark.parametrize(
 )
 large = pytest.mark.parametrize(
     ("name", "dim", "metric"),
-    [(c, d, m) for c in ("float16", "binary", "scalar4", "scalar8", "rb2") for d, m in
+    [(c, d, m) for c in ("float16", "binary", "scalar4", "scalar8", "residual", "rb2") for d, m in
      ((384, "l2"), (768, "ip"), (769, "l2"))] + [("rb0.5", 2048, "cosine")],
 )  # fmt: skip
 
@@ -254,7 +258,7 @@ def test_codes_have_the_bytes_that_were_promised() -> None:
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_second_fit_is_an_error(name: str) -> None:
-    x = vectors(50, 33, 4)
+    x = vectors(300, 33, 4)
     codec = CODECS[name](33)
     assert codec.fit(x, metric="ip") is codec
     before = codec.fingerprint
@@ -264,7 +268,7 @@ def test_a_second_fit_is_an_error(name: str) -> None:
     assert (codec.fingerprint, codec.metric) == (before, "ip")
 
 
-@pytest.mark.parametrize("name", ["rb2", "scalar4"])
+@pytest.mark.parametrize("name", ["rb2", "scalar4", "residual"])
 def test_an_untrained_codec_says_so(name: str, tmp_path: Path) -> None:
     codec = CODECS[name](33)
     x = vectors(3, 33, 5)
@@ -305,7 +309,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", DEGENERATE)
-@pytest.mark.parametrize("name", ["binary", "scalar4", "scalar8", "rb0.5", "rb1.5", "rb4", "rb8"])
+@pytest.mark.parametrize("name", ["binary", "scalar4", "scalar8", "residual", "rb0.5", "rb1.5", "rb4", "rb8"])
 def test_degenerate_data(name: str, kind: str, metric: str, tmp_path: Path) -> None:
     for dim in (1, 7, 65):
         x = DEGENERATE[kind](dim)
@@ -372,6 +376,7 @@ def test_a_fingerprint_tells_codecs_apart() -> None:
         *(rz.RecurrentBinaryCodec(33, b).fit(x, metric=m) for b in (1, 2) for m in METRICS),
         rz.RecurrentBinaryCodec(33, 1).fit(x[:150]),
         *(rz.ScalarCodec(33, b).fit(x, metric=m) for b in (4, 8) for m in METRICS),
+        *(rz.ResidualCodec(33, 2).fit(x, metric=m) for m in METRICS),
         rz.FloatCodec(34),
         rz.BinaryCodec(34),
     ]

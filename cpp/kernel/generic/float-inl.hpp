@@ -3,6 +3,8 @@
 // divides kPanelRows. Include after simd/vec_*.hpp, from an ISA translation unit only.
 #pragma once
 
+#include <limits>
+
 #include "kernel/float_kernels.hpp"
 #include "kernel/generic/bf16-inl.hpp"
 
@@ -169,8 +171,12 @@ void simd_pack_panel(const typename Row::Elem* x, std::size_t stride, std::size_
 // Twelve sums stay in registers and hide the latency of the multiply-add: 6 queries by two vectors,
 // or on vectors of a whole panel row by two chains, the even and the odd k.
 template <std::size_t NQ>
-void gemm_tile(const float* q, std::size_t q_stride, const float* panel, std::size_t d, float* out,
-               std::size_t out_stride) {
+struct TileSums {
+    F32 v[NQ][kPanelRows / F32::kLanes];
+};
+
+template <std::size_t NQ>
+inline TileSums<NQ> tile_sums(const float* q, std::size_t q_stride, const float* panel, std::size_t d) {
     constexpr std::size_t L = F32::kLanes;
     constexpr std::size_t V = kPanelRows / L;
     constexpr std::size_t C = V == 1 ? 2 : 1;
@@ -193,11 +199,22 @@ void gemm_tile(const float* q, std::size_t q_stride, const float* panel, std::si
         for (std::size_t c = 0; c < C; ++c) step(k + c, acc[c]);
     }
     if (k < d) step(k, acc[0]);
+    TileSums<NQ> sums;
     for (std::size_t i = 0; i < NQ; ++i) {
         for (std::size_t v = 0; v < V; ++v) {
-            const F32 sum = C == 1 ? acc[0][i][v] : f32_add(acc[0][i][v], acc[C - 1][i][v]);
-            f32_store(out + i * out_stride + v * L, sum);
+            sums.v[i][v] = C == 1 ? acc[0][i][v] : f32_add(acc[0][i][v], acc[C - 1][i][v]);
         }
+    }
+    return sums;
+}
+
+template <std::size_t NQ>
+void gemm_tile(const float* q, std::size_t q_stride, const float* panel, std::size_t d, float* out,
+               std::size_t out_stride) {
+    constexpr std::size_t L = F32::kLanes;
+    const TileSums<NQ> sums = tile_sums<NQ>(q, q_stride, panel, d);
+    for (std::size_t i = 0; i < NQ; ++i) {
+        for (std::size_t v = 0; v < kPanelRows / L; ++v) f32_store(out + i * out_stride + v * L, sums.v[i][v]);
     }
 }
 
@@ -210,6 +227,65 @@ inline void simd_gemm_panel(const float* q, std::size_t q_stride, std::size_t nq
         case 4: return gemm_tile<4>(q, q_stride, panel, d, out, out_stride);
         case 5: return gemm_tile<5>(q, q_stride, panel, d, out, out_stride);
         default: return gemm_tile<6>(q, q_stride, panel, d, out, out_stride);
+    }
+}
+
+template <std::size_t NQ>
+void nearest_tile(const float* q, std::size_t q_stride, const float* panels, std::size_t n_panels, std::size_t d,
+                  const float* bias, std::size_t number, float* best, float* at, std::uint32_t* out) {
+    constexpr std::size_t L = F32::kLanes;
+    constexpr std::size_t V = kPanelRows / L;
+    F32 top[NQ][V], panel_of[NQ][V];
+    const auto for_each = [&](auto use) {
+        for (std::size_t i = 0; i < NQ; ++i) {
+            for (std::size_t v = 0; v < V; ++v) use(i, v, i * kPanelRows + v * L);
+        }
+    };
+    for_each([&](std::size_t i, std::size_t v, std::size_t j) {
+        top[i][v] = number == 0 ? f32_set(-std::numeric_limits<float>::infinity()) : f32_load(best + j);
+        panel_of[i][v] = number == 0 ? f32_zero() : f32_load(at + j);
+    });
+    for (std::size_t p = 0; p < n_panels; ++p) {
+        const TileSums<NQ> sums = tile_sums<NQ>(q, q_stride, panels + p * d * kPanelRows, d);
+        const F32 here = f32_set(static_cast<float>(number + p));
+        for_each([&](std::size_t i, std::size_t v, std::size_t) {
+            f32_keep_larger(f32_add(sums.v[i][v], f32_load(bias + p * kPanelRows + v * L)), here, top[i][v],
+                            panel_of[i][v]);
+        });
+    }
+    if (out == nullptr) {
+        for_each([&](std::size_t i, std::size_t v, std::size_t j) {
+            f32_store(best + j, top[i][v]);
+            f32_store(at + j, panel_of[i][v]);
+        });
+        return;
+    }
+    static constexpr float kLane[kPanelRows] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (std::size_t i = 0; i < NQ; ++i) {
+        float largest = f32_max_lane(top[i][0]), row = 0x1p24f;
+        for (std::size_t v = 1; v < V; ++v) {
+            const float other = f32_max_lane(top[i][v]);
+            largest = other > largest ? other : largest;
+        }
+        for (std::size_t v = 0; v < V; ++v) {
+            const F32 rows = f32_fma(panel_of[i][v], f32_set(kPanelRows), f32_load(kLane + v * L));
+            const float first = f32_min_lane_where(rows, top[i][v], largest);
+            row = first < row ? first : row;
+        }
+        out[i] = static_cast<std::uint32_t>(row);
+    }
+}
+
+inline void simd_nearest_panels(const float* q, std::size_t q_stride, std::size_t nq, const float* panels,
+                                std::size_t n_panels, std::size_t d, const float* bias, std::size_t number,
+                                float* best, float* at, std::uint32_t* out) {
+    switch (nq) {
+        case 1: return nearest_tile<1>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 2: return nearest_tile<2>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 3: return nearest_tile<3>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 4: return nearest_tile<4>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 5: return nearest_tile<5>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        default: return nearest_tile<6>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
     }
 }
 
@@ -239,6 +315,7 @@ constexpr FloatKernels simd_float_kernels() {
         .pack_panel_f16 = simd_pack_panel<RowF16>,
         .pack_panel_bf16 = simd_pack_panel<RowBf16>,
         .gemm_panel = simd_gemm_panel,
+        .nearest_panels = simd_nearest_panels,
     };
 }
 

@@ -2,6 +2,8 @@
 // The floating-point kernels in plain C++: the reference of every instruction set.
 #pragma once
 
+#include <limits>
+
 #include "kernel/float_kernels.hpp"
 #include "kernel/generic/bf16-inl.hpp"
 
@@ -116,6 +118,39 @@ inline void scalar_gemm_panel(const float* q, std::size_t q_stride, std::size_t 
     }
 }
 
+inline void scalar_nearest_panels(const float* q, std::size_t q_stride, std::size_t nq, const float* panels,
+                                  std::size_t n_panels, std::size_t d, const float* bias, std::size_t number,
+                                  float* best, float* at, std::uint32_t* out) {
+    float sums[kTileQueries * kPanelRows], own_best[kTileQueries * kPanelRows], own_at[kTileQueries * kPanelRows];
+    if (number == 0 && out != nullptr) {
+        best = own_best;
+        at = own_at;
+    }
+    for (std::size_t j = 0; number == 0 && j < nq * kPanelRows; ++j) {
+        best[j] = -std::numeric_limits<float>::infinity();
+        at[j] = 0.0f;
+    }
+    for (std::size_t p = 0; p < n_panels; ++p) {
+        scalar_gemm_panel(q, q_stride, nq, panels + p * d * kPanelRows, d, sums, kPanelRows);
+        for (std::size_t j = 0; j < nq * kPanelRows; ++j) {
+            const float value = sums[j] + bias[p * kPanelRows + j % kPanelRows];
+            if (!(value > best[j])) continue;
+            best[j] = value;
+            at[j] = static_cast<float>(number + p);
+        }
+    }
+    for (std::size_t i = 0; out != nullptr && i < nq; ++i) {
+        float top = -std::numeric_limits<float>::infinity();
+        for (std::size_t j = i * kPanelRows; j < (i + 1) * kPanelRows; ++j) {
+            const auto row = static_cast<std::uint32_t>(at[j]) * static_cast<std::uint32_t>(kPanelRows) +
+                             static_cast<std::uint32_t>(j - i * kPanelRows);
+            if (j > i * kPanelRows && (best[j] < top || (best[j] == top && row > out[i]))) continue;
+            top = best[j];
+            out[i] = row;
+        }
+    }
+}
+
 constexpr FloatKernels scalar_float_kernels() {
     return {
         .dot_f32 = scalar_dot<float, ScalarF32>,
@@ -142,6 +177,7 @@ constexpr FloatKernels scalar_float_kernels() {
         .pack_panel_f16 = scalar_pack_panel<ScalarF16>,
         .pack_panel_bf16 = scalar_pack_panel<ScalarBf16>,
         .gemm_panel = scalar_gemm_panel,
+        .nearest_panels = scalar_nearest_panels,
     };
 }
 

@@ -84,6 +84,27 @@ inline float f32_sum(F32 a) {
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+// Where x > best: best = x and its label = l.
+inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
+    const __m256 larger = _mm256_cmp_ps(x.v, best.v, _CMP_GT_OQ);
+    best.v = _mm256_blendv_ps(best.v, x.v, larger);
+    label.v = _mm256_blendv_ps(label.v, l.v, larger);
+}
+
+inline float f32_max_lane(F32 a) {
+    const __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+    const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    const __m256 equal = _mm256_cmp_ps(b.v, _mm256_set1_ps(x), _CMP_EQ_OQ);
+    const __m256 kept = _mm256_blendv_ps(_mm256_set1_ps(__builtin_inff()), a.v, equal);
+    const __m128 m4 = _mm_min_ps(_mm256_castps256_ps128(kept), _mm256_extractf128_ps(kept, 1));
+    const __m128 m2 = _mm_min_ps(m4, _mm_movehl_ps(m4, m4));
+    return _mm_cvtss_f32(_mm_min_ss(m2, _mm_movehdup_ps(m2)));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     __m256 t[8];
@@ -251,6 +272,54 @@ inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit
     return ~above;
 }
 
+// look-ups (kernel/lookup_kernels.hpp)
+
+// Bit r is set when sums[r] >= least.
+inline std::uint32_t rows_at_least(const RowsI32& sums, std::int32_t least) {
+    const __m256i below = _mm256_set1_epi32(least);
+    std::uint32_t mask = 0;
+    for (int i = 0; i < 4; ++i) {
+        const int under = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(below, sums.v[i])));
+        mask |= static_cast<std::uint32_t>(under) << (8 * i);
+    }
+    return ~mask;
+}
+// A column of one block; `step` leads to the next block, for wider vectors.
+inline Bytes load_columns(const std::uint8_t* codes, std::size_t) { return load_bytes(codes); }
+// Entries of NQ tables of 256. A table goes by in sixteenths: other codes than its own become negative indices,
+// which give zero.
+template <std::size_t NQ>
+inline void look_up_256(const std::uint8_t* const (&tables)[NQ], Bytes codes, Bytes (&out)[NQ]) {
+    for (std::size_t i = 0; i < NQ; ++i) out[i] = _mm256_setzero_si256();
+    for (int t = 0; t < 16; ++t) {
+        const __m256i own = _mm256_xor_si256(codes, _mm256_set1_epi8(static_cast<char>(16 * t)));
+        const __m256i index = _mm256_adds_epu8(own, _mm256_set1_epi8(0x70));
+        for (std::size_t i = 0; i < NQ; ++i) {
+            const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tables[i] + 16 * t));
+            out[i] = _mm256_or_si256(out[i], _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(part), index));
+        }
+    }
+}
+// 16-bit sums of the bytes of vectors; even ones carry 256 times the odd ones, modulo 2^16.
+struct ByteSums {
+    __m256i even, odd;
+
+    void clear() { even = odd = _mm256_setzero_si256(); }
+    void add(Bytes x) {
+        even = _mm256_add_epi16(even, x);
+        odd = _mm256_add_epi16(odd, _mm256_srli_epi16(x, 8));
+    }
+    // Bit j: of byte j.
+    std::uint64_t at_least(std::int32_t least) const {
+        const __m256i l = _mm256_set1_epi16(static_cast<short>(least));
+        const __m256i own = _mm256_sub_epi16(even, _mm256_slli_epi16(odd, 8));
+        const __m256i e = _mm256_cmpeq_epi16(_mm256_max_epu16(own, l), own);
+        const __m256i o = _mm256_cmpeq_epi16(_mm256_max_epu16(odd, l), odd);
+        const __m256i both = _mm256_or_si256(_mm256_srli_epi16(e, 8), _mm256_slli_epi16(o, 8));
+        return static_cast<std::uint32_t>(_mm256_movemask_epi8(both));
+    }
+};
+
 // scalar codes (kernel/byte_kernels.hpp)
 
 // 32-bit sums of 8 rows, a cell of 4 bytes each.
@@ -346,6 +415,25 @@ inline PieceSums piece_widen(PieceSums sums, PieceSums pairs) {
 inline PieceSums piece_multiply_signed(PieceSums sums, PieceBytes x, PieceBytes y) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(y, x));
     return {_mm256_add_epi32(sums.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    __m256i low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) {
+    const auto* p = reinterpret_cast<const __m128i*>(set);
+    return {_mm256_broadcastsi128_si256(_mm_loadu_si128(p)), _mm256_broadcastsi128_si256(_mm_loadu_si128(p + 1))};
+}
+// Bit j is set when byte j of x is in the set; a shuffle gives zero where the index has bit 7.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const __m256i powers = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+    const __m256i bit = _mm256_shuffle_epi8(powers, high_nibbles(x));
+    const __m256i bits = _mm256_or_si256(_mm256_shuffle_epi8(s.low, x),
+                                         _mm256_shuffle_epi8(s.high, _mm256_xor_si256(x, _mm256_set1_epi8(-128))));
+    const __m256i hit = _mm256_cmpeq_epi8(_mm256_and_si256(bits, bit), bit);
+    return static_cast<std::uint32_t>(_mm256_movemask_epi8(hit));
 }
 
 }  // namespace

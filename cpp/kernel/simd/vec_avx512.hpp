@@ -79,6 +79,20 @@ inline std::uint32_t f32_above(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.
 
 inline float f32_sum(F32 a) { return _mm512_reduce_add_ps(a.v); }
 
+// Where x > best: best = x and its label = l.
+inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
+    const __mmask16 larger = _mm512_cmp_ps_mask(x.v, best.v, _CMP_GT_OQ);
+    best.v = _mm512_mask_mov_ps(best.v, larger, x.v);
+    label.v = _mm512_mask_mov_ps(label.v, larger, l.v);
+}
+
+inline float f32_max_lane(F32 a) { return _mm512_reduce_max_ps(a.v); }
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    const __mmask16 equal = _mm512_cmp_ps_mask(b.v, _mm512_set1_ps(x), _CMP_EQ_OQ);
+    return _mm512_reduce_min_ps(_mm512_mask_mov_ps(_mm512_set1_ps(__builtin_inff()), equal, a.v));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     // 4 x 4 blocks within the quarters of the registers, then the quarters themselves.
@@ -264,6 +278,48 @@ inline void spread_strips(const std::uint8_t* const* strips, std::uint32_t plane
     _mm512_storeu_si512(cells + 64, high);
 }
 
+// look-ups (kernel/lookup_kernels.hpp)
+
+// Bit r is set when sums[r] >= least.
+inline std::uint32_t rows_at_least(const RowsI32& sums, std::int32_t least) {
+    const __m512i l = _mm512_set1_epi32(least);
+    return std::uint32_t{_mm512_cmpge_epi32_mask(sums.v[0], l)} |
+           std::uint32_t{_mm512_cmpge_epi32_mask(sums.v[1], l)} << 16;
+}
+// A column of two blocks, `step` bytes apart.
+inline Bytes load_columns(const std::uint8_t* codes, std::size_t step) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes))),
+                              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + step)), 1);
+}
+// Entries of NQ tables of 256.
+template <std::size_t NQ>
+inline void look_up_256(const std::uint8_t* const (&tables)[NQ], Bytes codes, Bytes (&out)[NQ]) {
+    const __mmask64 upper = _mm512_movepi8_mask(codes);
+    for (std::size_t i = 0; i < NQ; ++i) {
+        const std::uint8_t* t = tables[i];
+        const __m512i low = _mm512_permutex2var_epi8(load_bytes(t), codes, load_bytes(t + 64));
+        const __m512i high = _mm512_permutex2var_epi8(load_bytes(t + 128), codes, load_bytes(t + 192));
+        out[i] = _mm512_mask_mov_epi8(low, upper, high);
+    }
+}
+// 16-bit sums of the bytes of vectors; even ones carry 256 times the odd ones, modulo 2^16.
+struct ByteSums {
+    __m512i even, odd;
+
+    void clear() { even = odd = _mm512_setzero_si512(); }
+    void add(Bytes x) {
+        even = _mm512_add_epi16(even, x);
+        odd = _mm512_add_epi16(odd, _mm512_srli_epi16(x, 8));
+    }
+    // Bit j: of byte j.
+    std::uint64_t at_least(std::int32_t least) const {
+        const __m512i l = _mm512_set1_epi16(static_cast<short>(least));
+        const __m512i own = _mm512_sub_epi16(even, _mm512_slli_epi16(odd, 8));
+        return _pdep_u64(_mm512_cmpge_epu16_mask(own, l), 0x5555555555555555u) |
+               _pdep_u64(_mm512_cmpge_epu16_mask(odd, l), 0xAAAAAAAAAAAAAAAAu);
+    }
+};
+
 // scalar codes (kernel/byte_kernels.hpp)
 
 // 32-bit sums of 16 rows, a cell of 4 bytes each.
@@ -349,6 +405,24 @@ inline PieceSums piece_multiply(PieceSums pairs, PieceBytes fields, PieceBytes w
 inline PieceSums piece_widen(PieceSums sums, PieceSums pairs) { return piece_add(sums, pairs); }
 inline PieceSums piece_multiply_signed(PieceSums sums, PieceBytes x, PieceBytes y) {
     return {_mm256_dpbusd_epi32(sums.v, _mm256_abs_epi8(x), _mm256_sign_epi8(y, x))};
+}
+
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    __m512i low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) {
+    const auto* p = reinterpret_cast<const __m128i*>(set);
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(p)), _mm512_broadcast_i32x4(_mm_loadu_si128(p + 1))};
+}
+// Bit j is set when byte j of x is in the set; a shuffle gives zero where the index has bit 7.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const __m512i powers = _mm512_set1_epi64(static_cast<long long>(0x8040201008040201ull));
+    const __m512i bit = _mm512_shuffle_epi8(powers, high_nibbles(x));
+    const __m512i bits = _mm512_or_si512(_mm512_shuffle_epi8(s.low, x),
+                                         _mm512_shuffle_epi8(s.high, _mm512_xor_si512(x, _mm512_set1_epi8(-128))));
+    return _mm512_test_epi8_mask(bits, bit);
 }
 
 }  // namespace

@@ -82,6 +82,19 @@ inline std::uint32_t f32_above(F32 a, F32 b) { return lane_mask(vcgtq_f32(a.v, b
 
 inline float f32_sum(F32 a) { return vaddvq_f32(a.v); }
 
+// Where x > best: best = x and its label = l.
+inline void f32_keep_larger(F32 x, F32 l, F32& best, F32& label) {
+    const uint32x4_t larger = vcgtq_f32(x.v, best.v);
+    best.v = vbslq_f32(larger, x.v, best.v);
+    label.v = vbslq_f32(larger, l.v, label.v);
+}
+
+inline float f32_max_lane(F32 a) { return vmaxvq_f32(a.v); }
+// The smallest lane of a where b == x; +infinity when there is none.
+inline float f32_min_lane_where(F32 a, F32 b, float x) {
+    return vminvq_f32(vbslq_f32(vceqq_f32(b.v, vdupq_n_f32(x)), a.v, vdupq_n_f32(__builtin_inff())));
+}
+
 // In place: lane j of rows[i] and lane i of rows[j] change places.
 inline void f32_transpose(F32 (&rows)[F32::kLanes]) {
     const float32x4_t a = vtrn1q_f32(rows[0].v, rows[1].v), b = vtrn2q_f32(rows[0].v, rows[1].v);
@@ -219,6 +232,48 @@ inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit
     return mask;
 }
 
+// look-ups (kernel/lookup_kernels.hpp)
+
+// Bit r is set when sums[r] >= least.
+inline std::uint32_t rows_at_least(const RowsI32& sums, std::int32_t least) {
+    const int32x4_t l = vdupq_n_s32(least);
+    std::uint32_t mask = 0;
+    for (int i = 0; i < 8; ++i) mask |= lane_mask(vcgeq_s32(sums.v[i], l)) << (4 * i);
+    return mask;
+}
+// Half a column of one block; `step` leads to the next block, for wider vectors.
+inline Bytes load_columns(const std::uint8_t* codes, std::size_t) { return load_bytes(codes); }
+// Entries of NQ tables of 256, a quarter at a time: indices outside of it change nothing.
+template <std::size_t NQ>
+inline void look_up_256(const std::uint8_t* const (&tables)[NQ], Bytes codes, Bytes (&out)[NQ]) {
+    for (std::size_t i = 0; i < NQ; ++i) {
+        const std::uint8_t* t = tables[i];
+        Bytes x = vqtbl4q_u8(vld1q_u8_x4(t), codes);
+        x = vqtbx4q_u8(x, vld1q_u8_x4(t + 64), vsubq_u8(codes, vdupq_n_u8(64)));
+        x = vqtbx4q_u8(x, vld1q_u8_x4(t + 128), vsubq_u8(codes, vdupq_n_u8(128)));
+        out[i] = vqtbx4q_u8(x, vld1q_u8_x4(t + 192), vsubq_u8(codes, vdupq_n_u8(192)));
+    }
+}
+// 16-bit sums of the bytes of vectors; even ones carry 256 times the odd ones, modulo 2^16.
+struct ByteSums {
+    uint16x8_t even, odd;
+
+    void clear() { even = odd = vdupq_n_u16(0); }
+    void add(Bytes x) {
+        even = vaddq_u16(even, vreinterpretq_u16_u8(x));
+        odd = vsraq_n_u16(odd, vreinterpretq_u16_u8(x), 8);
+    }
+    // Bit j: of byte j.
+    std::uint64_t at_least(std::int32_t least) const {
+        static constexpr std::uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+        const uint16x8_t l = vdupq_n_u16(static_cast<std::uint16_t>(least));
+        const uint16x8_t e = vcgeq_u16(vsubq_u16(even, vshlq_n_u16(odd, 8)), l), o = vcgeq_u16(odd, l);
+        const uint8x16_t both = vreinterpretq_u8_u16(vsliq_n_u16(e, o, 8));
+        const uint8x16_t bits = vandq_u8(both, vld1q_u8(kBit));
+        return std::uint64_t{vaddv_u8(vget_low_u8(bits))} | std::uint64_t{vaddv_u8(vget_high_u8(bits))} << 8;
+    }
+};
+
 // scalar codes (kernel/byte_kernels.hpp)
 
 // 32-bit sums of 4 rows, a cell of 4 bytes each.
@@ -285,6 +340,23 @@ inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[4]) {
     const uint8x8_t x = vld1_u8(p);
     const uint8x8_t low = vand_u8(x, vdup_n_u8(15)), high = vshr_n_u8(x, 4);
     unpack_bytes(vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high)), out);
+}
+
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    uint8x16_t low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) { return {vld1q_u8(set), vld1q_u8(set + 16)}; }
+// Bit j is set when byte j of x is in the set; a look-up gives zero where the index is above 15.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const uint8x16_t powers = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
+    const uint8x16_t bit = vqtbl1q_u8(powers, vshrq_n_u8(x, 4));
+    const uint8x16_t index = vandq_u8(x, vdupq_n_u8(0x8F));
+    const uint8x16_t bits = vorrq_u8(vqtbl1q_u8(s.low, index), vqtbl1q_u8(s.high, veorq_u8(index, vdupq_n_u8(0x80))));
+    const uint8x16_t hit = vandq_u8(vtstq_u8(bits, bit), powers);
+    return static_cast<std::uint64_t>(vaddv_u8(vget_low_u8(hit))) |
+           static_cast<std::uint64_t>(vaddv_u8(vget_high_u8(hit))) << 8;
 }
 
 }  // namespace

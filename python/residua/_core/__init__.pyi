@@ -4,11 +4,13 @@
 ``num_threads=0`` stands for the CPUs that the process may use. Scores are those of the public API.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from residua._core import columns as columns
 from residua._core import kernels as kernels
 from residua._core import store as store
 from residua._typing import AnyArray, ByteArray, FloatArray, IntArray, Metric
@@ -17,6 +19,7 @@ __version__: Final[str]
 compiler: Final[str]
 
 _Ids: TypeAlias = AnyArray | list[str]
+_Filter: TypeAlias = _Ids | columns.Expr | None
 # ids, scores, counts, stats
 _Found: TypeAlias = tuple[AnyArray, FloatArray, IntArray, dict[str, Any]]
 
@@ -44,11 +47,15 @@ class Codec(metaclass=_NativeType):
     @property
     def ranges(self) -> Literal["per vector", "per dimension", "none"]: ...
     @property
-    def rotation(self) -> Literal["none", "random", "itq"]: ...
+    def rotation(self) -> Literal["none", "random", "itq", "opq"]: ...
     @property
     def group_bits(self) -> list[int]: ...
     @property
     def block_dims(self) -> int: ...
+    @property
+    def n_codebooks(self) -> int: ...
+    @property
+    def beam(self) -> int: ...
     @property
     def memory_bytes(self) -> int: ...
     def candidates(self, k: int, n: int) -> int: ...
@@ -95,6 +102,34 @@ def scalar_codec(
     query_mean: FloatArray,
     step: FloatArray,
     expansion: float,
+    unit_scale: bool = False,
+) -> Codec: ...
+
+# The middle and the step of every dim, and whether all vectors have a scale of 1.
+def scalar_ranges(codec: Codec) -> tuple[FloatArray, FloatArray, bool]: ...
+
+# Row codes of (n, dim) levels, for such a codec.
+def encode_levels(codec: Codec, levels: ByteArray, num_threads: int) -> ByteArray: ...
+def pq_codec(
+    dim: int,
+    n_subspaces: int,
+    bits: int,
+    metric: str,
+    rotation: FloatArray,
+    codebooks: FloatArray,
+    square_weight: float,
+    mean_square: float,
+    expansion: float,
+) -> Codec: ...
+def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float]: ...
+def residual_codec(
+    dim: int,
+    beam: int,
+    metric: str,
+    center: FloatArray,
+    codebooks: FloatArray,
+    levels: FloatArray,
+    expansion: float,
 ) -> Codec: ...
 def with_expansion(codec: Codec, expansion: float) -> Codec: ...
 
@@ -106,6 +141,33 @@ def transform(x: FloatArray, map: FloatArray, num_threads: int) -> FloatArray: .
 def fit_steps(
     y: FloatArray, group_dims: int, num_threads: int
 ) -> tuple[FloatArray, npt.NDArray[np.float64]]: ...
+
+# start: centroids to go on from. Returns centroids, rows per centroid, mean squared distance, iterations.
+def kmeans(
+    x: FloatArray,
+    k: int,
+    iterations: int = 25,
+    spherical: bool = False,
+    max_rows: int = 0,
+    seed: int = 0,
+    num_threads: int = 1,
+    start: FloatArray | None = None,
+) -> tuple[FloatArray, npt.NDArray[np.uint32], float, int]: ...
+
+# The m nearest centroids of every row, nearest first: numbers, and squared distances or products.
+def nearest_centroids(
+    x: FloatArray, centroids: FloatArray, m: int, product: bool, num_threads: int
+) -> tuple[npt.NDArray[np.uint32], FloatArray]: ...
+
+# Codewords, codebook by codebook; progress gets (codebooks done, total).
+def train_residual(
+    x: FloatArray,
+    n_codebooks: int,
+    beam: int,
+    seed: int,
+    num_threads: int,
+    progress: Callable[[int, int], None],
+) -> FloatArray: ...
 def sample_rows(n: int, count: int, seed: int) -> IntArray: ...
 def permutation(n: int, seed: int) -> IntArray: ...
 def hamming(a: ByteArray, b: ByteArray, num_threads: int) -> npt.NDArray[np.int32]: ...
@@ -128,16 +190,30 @@ class Index(metaclass=_NativeType):
     def codec(self) -> Codec | None: ...
     def __len__(self) -> int: ...
     def staged_vectors(self) -> FloatArray: ...
-    def add(self, x: FloatArray, ids: _Ids | None, upsert: bool, num_threads: int) -> AnyArray: ...
+    def add(
+        self,
+        x: FloatArray,
+        ids: _Ids | None,
+        upsert: bool,
+        num_threads: int,
+        columns: list[Any] | None = None,
+        lists: npt.NDArray[np.uint32] | None = None,
+    ) -> AnyArray: ...
+    @property
+    def fields(self) -> list[tuple[str, str]]: ...
+    def declare_columns(self, fields: list[tuple[str, str]]) -> None: ...
+    def set_columns(self, ids: _Ids, columns: list[Any]) -> None: ...
+    def columns(self, ids: _Ids) -> list[Any]: ...
     def search(
         self,
         queries: FloatArray,
         k: int,
         scoring: str,
         rerank: int,
-        filter: _Ids | None,
+        filter: _Filter,
         num_threads: int,
         funnel: list[tuple[int, int]] = [],
+        nprobe: int = 0,
         ef: int = 0,
     ) -> _Found: ...
     def search_codes(
@@ -145,14 +221,21 @@ class Index(metaclass=_NativeType):
         codes: ByteArray,
         k: int,
         rerank: int,
-        filter: _Ids | None,
+        filter: _Filter,
         num_threads: int,
+        nprobe: int = 0,
         ef: int = 0,
     ) -> _Found: ...
     def range_search(
-        self, queries: FloatArray, threshold: float, filter: _Ids | None, num_threads: int
+        self, queries: FloatArray, threshold: float, filter: _Filter, num_threads: int
     ) -> tuple[IntArray, AnyArray, FloatArray]: ...
     def remove(self, ids: _Ids, ignore_missing: bool) -> int: ...
+    def add_codes(
+        self, codes: ByteArray, ids: _Ids | None, lists: npt.NDArray[np.uint32] | None = None
+    ) -> AnyArray: ...
+    def codes_of(self, ids: _Ids) -> ByteArray: ...
+    def all_ids(self) -> AnyArray: ...
+    tuning: str  # what is saved with the index and not read by native code
     def take_back(self, ids: _Ids, max_id: int) -> None: ...
     @property
     def max_id(self) -> int: ...
@@ -188,6 +271,43 @@ class HNSWIndex(Index):
     def turbo(self) -> bool: ...
     # Edges, entries, live rows that no walk can meet, edges to removed rows.
     def shape(self) -> dict[str, int]: ...
+
+class IVFIndex(Index):
+    def __init__(
+        self,
+        dim: int,
+        metric: str,
+        vectors: str,
+        wants_codec: bool,
+        codec_recipe: str,
+        nlist: int,
+        seed: int,
+    ) -> None: ...
+    def train(
+        self, centroids: FloatArray, codec: Codec | None, residual: bool, error: float, num_threads: int
+    ) -> None: ...
+    def set_waiting(self, codec: Codec) -> None: ...
+    @property
+    def waiting(self) -> Codec | None: ...
+    @property
+    def is_trained(self) -> bool: ...
+    @property
+    def is_residual(self) -> bool: ...
+    @property
+    def wanted_nlist(self) -> int: ...
+    @property
+    def nlist(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def default_nprobe(self) -> int: ...
+    @property
+    def fit(self) -> dict[str, float]: ...
+    def centroids(self) -> FloatArray: ...
+    def take_as_trained(self) -> None: ...
+    # Integer ids.
+    def lists_of(self, ids: IntArray) -> npt.NDArray[np.uint32]: ...
+    def list_sizes(self) -> npt.NDArray[np.uint32]: ...
 
 class EmbeddingTable(metaclass=_NativeType):
     def __init__(self, codec: Codec, x: FloatArray, num_threads: int) -> None: ...
