@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,34 @@ def test_failed_add_changes_nothing() -> None:
     after = index.search(q)
     np.testing.assert_array_equal(before[0].ids, after.ids)
     assert before[1:] == (shape(index), index.memory())
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@pytest.mark.parametrize("codec", [None, "sq4"])
+def test_interrupted_add_changes_nothing(codec: str | None) -> None:
+    x, q = clustered(1000, 64, 29), clustered(20, 64, 30)
+    index = rz.HNSWIndex(64, codec=None if codec is None else rz.ScalarCodec(64, 4))
+    index.add(x)
+    before, edges = index.search(q), shape(index)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.4)
+        with pytest.raises(KeyboardInterrupt):
+            index.add(clustered(300_000, 64, 31), num_threads=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert len(index) == 1000
+    after = index.search(q)
+    np.testing.assert_array_equal(before.ids, after.ids)
+    np.testing.assert_array_equal(before.scores, after.scores)
+    assert shape(index) == edges
+    index.add(x[:100] + 1)
+    assert recall(index, np.concatenate([x, x[:100] + 1]), q, ef=100) > 0.95
 
 
 @pytest.mark.parametrize("codec", [None, "auto", "rb2", "sq8"])
