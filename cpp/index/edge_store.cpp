@@ -82,8 +82,11 @@ EdgeStore::Change EdgeStore::prepare(const codec::Codec& codec, const Graph& gra
     change.slots.reserve(rows.size());
     change.entries = pack_entries(codec, graph, code);
     free_.resize(kSlotUnits);
-    std::size_t fresh = 0;
-    for (const std::uint32_t r : rows) fresh += form_.lines((graph.count(r) + form_.unit_rows - 1) / form_.unit_rows);
+    std::size_t wanted[kSlotUnits] = {}, fresh = 0;
+    for (const std::uint32_t r : rows) ++wanted[(graph.count(r) + form_.unit_rows - 1) / form_.unit_rows];
+    for (std::size_t u = 1; u < kSlotUnits; ++u) {
+        fresh += form_.lines(u) * (wanted[u] - std::min(wanted[u], free_[u].size()));
+    }
     lines_.reserve(lines_.size() + fresh * kCacheLine);
     slots_.reserve(std::max(slots_.size(), change.n));
     for (auto& list : free_) list.reserve(list.size() + 2 * rows.size());

@@ -82,7 +82,7 @@ class Settings:
             raise InvalidTypeError(
                 f"defaults must be a dict of settings; this index has {has}, got {params!r}"
             )
-        checked = {n: as_int(v, n, 1 if n == "nprobe" else 0, 2**31 - 1) for n, v in params.items()}
+        checked = {n: as_int(v, n, 1 if n in ("nprobe", "ef") else 0, 2**31 - 1) for n, v in params.items()}
         kept = {"k": k, "params": checked, "why": why}
         self._native.tuning = json.dumps(kept) if checked or why else ""
 

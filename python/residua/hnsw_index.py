@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from residua import _core
-from residua._filters import refuse_columns
+from residua._columns import as_fields
 from residua._index import _FIT_AT, _VECTORS, Index
+from residua._settings import ladder
 from residua._typing import ArrayLike, Metric, Progress, Scoring, Vectors
 from residua._validate import METRICS, as_choice, as_dim, as_int, as_threads, as_vectors
 from residua.codecs import Codec, RecurrentBinaryCodec, check_codec, from_recipe
@@ -34,8 +36,9 @@ class HNSWIndex(Index):
     metric
         ``"cosine"``, ``"ip"`` (inner product) or ``"l2"`` (squared distance).
     codec
-        What the walk scores: ``"auto"`` takes recurrent codes of two bits per dim; None the float32 vectors;
-        a codec its codes, an untrained one is fitted.
+        What the walk scores: ``"auto"`` takes recurrent codes, of two bits per dim in the compact layout and
+        of 256 bits or half a bit per dim in the turbo layout; None the float32 vectors; a codec its codes,
+        an untrained one is fitted.
     vectors
         What is kept for exact re-ranking, as for :class:`FlatIndex`.
     M
@@ -43,10 +46,11 @@ class HNSWIndex(Index):
     ef_construction
         How widely neighbours are looked for when a vector is added, 1 … 65,536.
     layout
-        ``"compact"`` keeps one code per vector beside flat lists of neighbours; ``"auto"`` is the same in
-        this version, which has no ``"turbo"``.
+        ``"compact"`` keeps one code per vector beside flat lists of neighbours. ``"turbo"`` keeps the codes
+        of its neighbours beside every vector's list as well, so that a step of a walk is one read; it takes
+        a codec. ``"auto"`` is turbo with ``codec="auto"`` and kept vectors, else compact.
     columns
-        Typed attributes; not in this version, must be None.
+        Typed attributes for filters, as for :class:`FlatIndex`.
     seed
         Makes the graph reproducible, for any number of threads.
 
@@ -81,13 +85,13 @@ class HNSWIndex(Index):
         M: int = 16,
         ef_construction: int = 200,
         layout: Literal["auto", "compact", "turbo"] = "auto",
-        columns: None = None,
+        columns: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         dim = as_dim(dim)
         as_choice(metric, "metric", METRICS)
         as_choice(vectors, "vectors", _VECTORS)
-        refuse_columns(columns)
+        fields = as_fields(columns)
         links = as_int(M, "M", 2, 128)
         width = as_int(ef_construction, "ef_construction", 1, 65_536)
         seed = as_int(seed, "seed", 0, 2**63 - 1)
@@ -99,14 +103,16 @@ class HNSWIndex(Index):
         if isinstance(codec, str) and codec == "auto":
             bits = min(max(_TURBO_BITS / dim, 0.5), 4.0) if turbo else _AUTO_BITS
             chosen: Codec | None = RecurrentBinaryCodec(dim, bits, seed=seed)
-            self._automatic = True
         elif isinstance(codec, str):
             raise InvalidTypeError(f"codec must be 'auto', None or a codec, got {codec!r}")
         else:
             chosen = codec
         check_codec(chosen, dim)
-        recipe = "" if chosen is None else (_AUTO if self._automatic else "") + chosen._recipe()
+        automatic = _AUTO if isinstance(codec, str) else ""
+        recipe = "" if chosen is None else automatic + chosen._recipe()
         native = _core.HNSWIndex(dim, metric, vectors, chosen is not None, recipe, links, width, seed, turbo)
+        if fields:
+            native.declare_columns(fields)
         self._start(native, chosen)
         if chosen is not None:
             chosen._join(metric)
@@ -114,13 +120,12 @@ class HNSWIndex(Index):
                 native.set_codec(chosen._trained(), 1)
 
     @classmethod
-    def _from_native(cls, native: Any) -> HNSWIndex:
-        if not (native.awaits_codec and native.codec_recipe.startswith(_AUTO)):
-            return super()._from_native(native)
-        index = cls.__new__(cls)
-        index._automatic = True
-        index._start(native, from_recipe(native.dim, native.codec_recipe.removeprefix(_AUTO)))
-        return index
+    def _waiting_codec(cls, native: Any) -> Codec:
+        return from_recipe(native.dim, native.codec_recipe.removeprefix(_AUTO))
+
+    def _start(self, native: _core.Index, codec: Codec | None) -> None:
+        super()._start(native, codec)
+        self._automatic = native.codec_recipe.startswith(_AUTO)
 
     @property
     def M(self) -> int:  # noqa: N802
@@ -141,11 +146,17 @@ class HNSWIndex(Index):
     def plan(self) -> str:
         """How a search runs with default settings, in words."""
         if self._native.awaits_codec:
-            return f"exact scan of kept vectors (until {self._fit_at():_} rows or train())"
+            return self._with_reason(f"exact scan of kept vectors (until {self._fit_at():_} rows or train())")
         if self._native.codec is None:
-            return "walk over the graph by the kept vectors"
+            return self._with_reason("walk over the graph by the kept vectors")
         rerank = "" if self._native.vectors == "none" else ", then exact re-ranking from the kept vectors"
-        return f"walk over the graph by {self._native.codec.code_bytes}-byte codes{rerank}"
+        beside = " beside their lists" if self._native.turbo else ""
+        return self._with_reason(
+            f"walk over the graph by {self._native.codec.code_bytes}-byte codes{beside}{rerank}"
+        )
+
+    def _axes(self, k: int) -> list[tuple[str, Sequence[int]]]:
+        return [] if self._native.awaits_codec else [("ef", ladder(k, max(k, min(len(self), 64 * k))))]
 
     def _fit_at(self) -> int:
         return min(max(10 * self.dim, 5000), _CODEC_ROWS) if self._automatic else _FIT_AT
@@ -212,7 +223,7 @@ class HNSWIndex(Index):
         ShapeError, DtypeError, NonFiniteError, InvalidValueError, InvalidTypeError
         """
         as_choice(plan, "plan", ("auto", "graph"))
-        return self._search(q, k, filter, scoring, rerank, num_threads, explain, ef=_as_ef(ef))
+        return self._search(q, k, filter, scoring, rerank, num_threads, explain, ef=self._as_ef(ef, k))
 
     def search_codes(
         self,
@@ -251,8 +262,10 @@ class HNSWIndex(Index):
         Hits, best first, ties by smaller id.
         """
         as_choice(plan, "plan", ("auto", "graph"))
-        return self._search_codes(codes, k, filter, scoring, rerank, num_threads, explain, ef=_as_ef(ef))
+        return self._search_codes(
+            codes, k, filter, scoring, rerank, num_threads, explain, ef=self._as_ef(ef, k)
+        )
 
-
-def _as_ef(ef: Any) -> int:
-    return 0 if ef is None else as_int(ef, "ef", 1, 2**31 - 1)
+    def _as_ef(self, ef: Any, k: Any) -> int:
+        ef = self._default("ef", ef, k)
+        return 0 if ef is None else as_int(ef, "ef", 1, 2**31 - 1)

@@ -61,6 +61,8 @@ def graph_index() -> rz.HNSWIndex:
     index = rz.HNSWIndex(DIM, codec=rz.ScalarCodec(DIM, 4), M=4)
     index.add(vectors(300))
     index.remove([4])
+
+
 def columns_index() -> rz.FlatIndex:
     kinds = ("int", "float", "bool", "category", "tags", "str", "datetime")
     index = rz.FlatIndex(DIM, vectors="float16", columns={kind: kind for kind in kinds})
@@ -104,6 +106,9 @@ def waiting_ivf_index() -> rz.IVFIndex:
 
 SAVED = {
     "graph index": graph_index,
+    "turbo graph": lambda: _filled(
+        rz.HNSWIndex(DIM, codec=rz.RecurrentBinaryCodec(DIM, 1), layout="turbo", M=4)
+    ),
     "exact graph": lambda: _filled(rz.HNSWIndex(DIM, metric="l2", codec=None, M=2)),
     "columns index": columns_index,
     "ivf index": ivf_index,

@@ -344,7 +344,7 @@ def test_bad_arguments() -> None:
         with pytest.raises(errors.InvalidValueError):
             rz.HNSWIndex(8, **options)  # type: ignore[arg-type]
     with pytest.raises(errors.UnsupportedError):
-        rz.HNSWIndex(8, layout="turbo")
+        rz.HNSWIndex(8, codec=None, layout="turbo")
     with pytest.raises(errors.InvalidTypeError):
         rz.HNSWIndex(8, codec="best")  # type: ignore[arg-type]
     index = rz.HNSWIndex(8, codec=None)
