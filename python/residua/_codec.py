@@ -26,8 +26,8 @@ class Codec:
 
     def __init__(self) -> None:
         raise InvalidTypeError(
-            "Codec is a base class; use FloatCodec, ScalarCodec, BinaryCodec, PQCodec, RecurrentBinaryCodec or "
-            "ResidualCodec"
+            "Codec is a base class; use FloatCodec, ScalarCodec, BinaryCodec, PQCodec, "
+            "RecurrentBinaryCodec or ResidualCodec"
         )
 
     @property
