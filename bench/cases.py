@@ -32,6 +32,7 @@ KINDS = (
     "table",
     "peers",
     "funnel",
+    "lists",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
@@ -47,9 +48,10 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "per_dim",
             "dtype",
             "funnel",
+            "nlist",
         }
     ),
-    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "train_rows"}),
+    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows"}),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),
     "usearch": frozenset({"dtype", "exact", "M", "ef_construction", "ef"}),
     "rabitqlib": frozenset({"bits", "clusters", "nprobe"}),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from bench.measures.funnel import measure_funnel
 from bench.measures.importing import measure_import
+from bench.measures.lists import measure_lists
 from bench.measures.peers import measure_peers
 from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
 from bench.measures.session import Outcome, Session
@@ -27,4 +28,5 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "table": measure_table,
     "peers": measure_peers,
     "funnel": measure_funnel,
+    "lists": measure_lists,
 }

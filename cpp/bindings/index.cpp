@@ -21,6 +21,7 @@ using index::FlatIndex;
 using index::IdList;
 using index::SearchParams;
 using index::SearchResult;
+using index::TableIndex;
 
 // An int64 array, or a list of str.
 IdList to_ids(const py::object& ids) {
@@ -92,11 +93,12 @@ py::dict stats_of(const SearchResult& r) {
     d["visited"] = r.visited;
     d["reranked"] = r.reranked;
     if (!r.stages.empty()) d["stages"] = r.stages;
+    if (r.nprobe > 0) d["nprobe"] = r.nprobe;
     return d;
 }
 
 // (ids, scores, counts, stats); as many columns as the longest result.
-py::tuple to_python(const FlatIndex& index, const SearchResult& r) {
+py::tuple to_python(const TableIndex& index, const SearchResult& r) {
     const std::size_t nq = r.offsets.size() - 1;
     std::size_t width = 0;
     for (std::size_t q = 0; q < nq; ++q) width = std::max(width, r.offsets[q + 1] - r.offsets[q]);
@@ -128,7 +130,7 @@ SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t
     return p;
 }
 
-py::object add(FlatIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads) {
+py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads) {
     const ConstMatrix rows = matrix(x);
     const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
     const IdList* chosen = ids.is_none() ? nullptr : &given;
@@ -140,13 +142,14 @@ py::object add(FlatIndex& index, const Array<float>& x, const py::object& ids, b
     return to_array(added);
 }
 
-py::tuple search(const FlatIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
+py::tuple search(const TableIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
                  std::int64_t rerank, const py::object& filter, int num_threads,
-                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel) {
+                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t nprobe) {
     const ConstMatrix q = matrix(queries);
     const Filter rows = to_filter(filter);
     SearchParams params = make_params(k, scoring, rerank, &rows, num_threads);
     for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
+    params.nprobe = nprobe;
     SearchResult r;
     {
         py::gil_scoped_release release;
@@ -155,19 +158,21 @@ py::tuple search(const FlatIndex& index, const Array<float>& queries, std::size_
     return to_python(index, r);
 }
 
-py::tuple search_codes(const FlatIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
-                       const py::object& filter, int num_threads) {
+py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
+                       const py::object& filter, int num_threads, std::size_t nprobe) {
     const auto queries = matrix(codes);
     const Filter rows = to_filter(filter);
+    SearchParams params = make_params(k, "symmetric", rerank, &rows, num_threads);
+    params.nprobe = nprobe;
     SearchResult r;
     {
         py::gil_scoped_release release;
-        r = index.search_codes(queries.data, queries.rows, make_params(k, "symmetric", rerank, &rows, num_threads));
+        r = index.search_codes(queries.data, queries.rows, params);
     }
     return to_python(index, r);
 }
 
-py::tuple range_search(const FlatIndex& index, const Array<float>& queries, float threshold, const py::object& filter,
+py::tuple range_search(const TableIndex& index, const Array<float>& queries, float threshold, const py::object& filter,
                        int num_threads) {
     const ConstMatrix q = matrix(queries);
     const Filter rows = to_filter(filter);
@@ -185,19 +190,19 @@ py::tuple range_search(const FlatIndex& index, const Array<float>& queries, floa
                           to_numpy(std::move(r.scores), {n}));
 }
 
-std::size_t remove(FlatIndex& index, const py::object& ids, bool ignore_missing) {
+std::size_t remove(TableIndex& index, const py::object& ids, bool ignore_missing) {
     const IdList given = to_ids(ids);
     py::gil_scoped_release release;
     return index.remove(given, ignore_missing);
 }
 
-void take_back(FlatIndex& index, const py::object& ids, std::int64_t max_id) {
+void take_back(TableIndex& index, const py::object& ids, std::int64_t max_id) {
     const IdList given = to_ids(ids);
     py::gil_scoped_release release;
     index.take_back(given, max_id);
 }
 
-py::array_t<float> get(const FlatIndex& index, const py::object& ids) {
+py::array_t<float> get(const TableIndex& index, const py::object& ids) {
     const IdList given = to_ids(ids);
     std::vector<float> x;
     {
@@ -210,51 +215,54 @@ py::array_t<float> get(const FlatIndex& index, const py::object& ids) {
 }  // namespace
 
 void register_index(py::module_& m) {
-    py::class_<FlatIndex, std::shared_ptr<FlatIndex>>(m, "FlatIndex")
-        .def(py::init([](std::size_t dim, const std::string& metric, const std::string& vectors, bool wants_codec,
-                         const std::string& codec_recipe) {
-                 return std::make_shared<FlatIndex>(dim, parse_metric(metric), store::parse_vector_mode(vectors),
-                                                    wants_codec, codec_recipe);
-             }),
-             py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"))
-        .def_property_readonly("dim", &FlatIndex::dim)
-        .def_property_readonly("metric", [](const FlatIndex& i) { return to_string(i.metric()); })
-        .def_property_readonly("vectors", [](const FlatIndex& i) { return store::to_string(i.mode()); })
-        .def_property_readonly("awaits_codec", &FlatIndex::awaits_codec)
-        .def_property_readonly("codec_recipe", &FlatIndex::codec_recipe)
+    py::class_<TableIndex, std::shared_ptr<TableIndex>>(m, "Index")
+        .def_property_readonly("dim", &TableIndex::dim)
+        .def_property_readonly("metric", [](const TableIndex& i) { return to_string(i.metric()); })
+        .def_property_readonly("vectors", [](const TableIndex& i) { return store::to_string(i.mode()); })
+        .def_property_readonly("awaits_codec", &TableIndex::awaits_codec)
+        .def_property_readonly("codec_recipe", &TableIndex::codec_recipe)
         .def_property_readonly("id_kind",
-                               [](const FlatIndex& i) {
+                               [](const TableIndex& i) {
                                    const auto kind = i.id_kind();
                                    return kind == store::IdKind::string    ? "str"
                                           : kind == store::IdKind::integer ? "int"
                                                                            : "none";
                                })
-        .def_property_readonly("codec", [](const FlatIndex& i) { return i.codec(); })
-        .def("__len__", &FlatIndex::size)
-        .def("set_codec", &FlatIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
-             py::call_guard<py::gil_scoped_release>())
+        .def_property_readonly("codec", [](const TableIndex& i) { return i.codec(); })
+        .def("__len__", &TableIndex::size)
         .def("staged_vectors",
-             [](const FlatIndex& i) {
+             [](const TableIndex& i) {
                  auto v = i.staged_vectors();
                  const auto n = static_cast<py::ssize_t>(v.size() / i.dim());
                  return to_numpy(std::move(v), {n, static_cast<py::ssize_t>(i.dim())});
              })
         .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"))
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
-             py::arg("filter"), py::arg("num_threads"), py::arg("funnel"))
+             py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{},
+             py::arg("nprobe") = std::size_t{0})
         .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
-             py::arg("num_threads"))
+             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0})
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
         .def("take_back", &take_back, py::arg("ids"), py::arg("max_id"))
-        .def_property_readonly("max_id", &FlatIndex::max_id)
+        .def_property_readonly("max_id", &TableIndex::max_id)
         .def("get", &get, py::arg("ids"))
-        .def("contains", [](const FlatIndex& i, const py::object& ids) { return i.contains(to_ids(ids)); },
+        .def("contains", [](const TableIndex& i, const py::object& ids) { return i.contains(to_ids(ids)); },
              py::arg("ids"))
-        .def("compact", &FlatIndex::compact, py::call_guard<py::gil_scoped_release>())
-        .def("memory", &FlatIndex::memory)
-        .def("save", &FlatIndex::save, py::arg("path"), py::call_guard<py::gil_scoped_release>());
+        .def("compact", &TableIndex::compact, py::call_guard<py::gil_scoped_release>())
+        .def("memory", &TableIndex::memory)
+        .def("save", &TableIndex::save, py::arg("path"), py::call_guard<py::gil_scoped_release>());
+
+    py::class_<FlatIndex, TableIndex, std::shared_ptr<FlatIndex>>(m, "FlatIndex")
+        .def(py::init([](std::size_t dim, const std::string& metric, const std::string& vectors, bool wants_codec,
+                         const std::string& codec_recipe) {
+                 return std::make_shared<FlatIndex>(dim, parse_metric(metric), store::parse_vector_mode(vectors),
+                                                    wants_codec, codec_recipe);
+             }),
+             py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"))
+        .def("set_codec", &FlatIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
+             py::call_guard<py::gil_scoped_release>());
 
     m.def(
         "load",

@@ -17,6 +17,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     residua::bindings::register_training(m);
     residua::bindings::register_codecs(m);
     residua::bindings::register_index(m);
+    residua::bindings::register_ivf_index(m);
     residua::bindings::register_embedding_table(m);
     residua::bindings::register_exact_search(m);
 }

@@ -236,7 +236,7 @@ py::tuple plane_topk(const std::string& isa, const Bits& bits, const Bytes& bloc
         for (std::size_t i = 0; i < nq; i += step) {
             const std::span<const PlaneQuery> part(queries.data() + i, std::min(step, nq - i));
             codec::plane_topk(kernel::by_name(isa), layout, blocks.data(),
-                              {first_row, n, allowed ? &mask : nullptr}, part, pools.data() + i);
+                              {first_row, n, allowed ? &mask : nullptr}, {part, pools.data() + i});
         }
         for (std::size_t i = 0; i < nq; ++i) {
             const auto best = pools[i].take_sorted();

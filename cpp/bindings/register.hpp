@@ -11,6 +11,7 @@ void register_store(pybind11::module_& m);
 void register_training(pybind11::module_& m);
 void register_codecs(pybind11::module_& m);
 void register_index(pybind11::module_& m);
+void register_ivf_index(pybind11::module_& m);
 void register_embedding_table(pybind11::module_& m);
 void register_bit_kernels(pybind11::module_& kernels);
 void register_plane_kernels(pybind11::module_& kernels);

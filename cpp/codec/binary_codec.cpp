@@ -88,7 +88,7 @@ public:
         for (std::size_t r = row_begin; r < row_end; r += kChunk) {
             const std::size_t n = std::min(kChunk, row_end - r);
             lay_out(codes, r, n, blocks.data());
-            plane_topk(kernel::active(), layout_, blocks.data(), {r, n, allowed}, queries, pools);
+            plane_topk(kernel::active(), layout_, blocks.data(), {r, n, allowed}, {queries, pools});
         }
     }
 

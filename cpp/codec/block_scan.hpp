@@ -34,37 +34,55 @@ void offer_rows(const Family& family, const std::uint8_t* block, std::size_t num
     }
 }
 
+// Queries of one scan and the pool of each: all of a batch, or some of it.
+template <class Query>
+struct ScanQueries {
+    std::span<const Query> all;
+    TopK* pools;                           // of `all`
+    std::span<const std::uint32_t> chosen = {};  // numbers in `all`, where only some are meant
+    bool some_only = false;
+
+    std::size_t size() const { return some_only ? chosen.size() : all.size(); }
+    std::size_t number(std::size_t i) const { return some_only ? chosen[i] : i; }
+};
+
 // One tile of queries over all blocks.
 template <class Family>
 void scan_tile(const Family& family, const std::uint8_t* blocks, const BlockRows& rows,
-               std::span<const typename Family::Query> tile, TopK* pools) {
+               const ScanQueries<typename Family::Query>& queries, std::size_t first, std::size_t n) {
     const std::size_t block_bytes = family.block_bytes();
+    const typename Family::Query* tile[Family::kTile];
+    TopK* pools[Family::kTile];
     typename Family::Scan scans[Family::kTile];
-    for (std::size_t i = 0; i < tile.size(); ++i) scans[i] = family.bound(tile[i], pools[i].threshold());
+    for (std::size_t i = 0; i < n; ++i) {
+        tile[i] = &queries.all[queries.number(first + i)];
+        pools[i] = queries.pools + queries.number(first + i);
+        scans[i] = family.bound(*tile[i], pools[i]->threshold());
+    }
     for (std::size_t b = 0; b < rows.blocks();) {
         const std::size_t stop = rows.run(b, rows.blocks());
         while (b < stop) {
             std::uint32_t mask[Family::kTile] = {};
-            b += family.scan(blocks + b * block_bytes, stop - b, scans, tile.size(), mask);
+            b += family.scan(blocks + b * block_bytes, stop - b, scans, n, mask);
             if (b == stop) break;
             const std::uint32_t live = rows.mask(b);
-            for (std::size_t i = 0; i < tile.size(); ++i) {
+            for (std::size_t i = 0; i < n; ++i) {
                 if ((mask[i] & live) == 0) continue;
-                offer_rows(family, blocks + b * block_bytes, b, mask[i] & live, rows, tile[i], pools[i]);
-                scans[i] = family.bound(tile[i], pools[i].threshold());
+                offer_rows(family, blocks + b * block_bytes, b, mask[i] & live, rows, *tile[i], *pools[i]);
+                scans[i] = family.bound(*tile[i], pools[i]->threshold());
             }
             ++b;
         }
     }
 }
 
-// Offers all `rows`, stored in `blocks`, to pools[i] for queries[i].
+// Offers all `rows`, stored in `blocks`, to the pools of the queries.
 template <class Family>
 void block_topk(const Family& family, const std::uint8_t* blocks, const BlockRows& rows,
-                std::span<const typename Family::Query> queries, TopK* pools) {
+                const ScanQueries<typename Family::Query>& queries) {
     const std::size_t tile = family.tile();
     for (std::size_t i = 0; i < queries.size(); i += tile) {
-        scan_tile(family, blocks, rows, queries.subspan(i, std::min(tile, queries.size() - i)), pools + i);
+        scan_tile(family, blocks, rows, queries, i, std::min(tile, queries.size() - i));
     }
 }
 

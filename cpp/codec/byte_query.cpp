@@ -148,8 +148,8 @@ void ByteQuery::scores(const ByteKernels& kernels, const ByteLayout& layout, con
 }
 
 void byte_topk(const ByteKernels& kernels, const ByteLayout& layout, const std::uint8_t* blocks,
-               const BlockRows& rows, std::span<const ByteQuery> queries, TopK* pools) {
-    block_topk(ByteFamily{kernels, layout}, blocks, rows, queries, pools);
+               const BlockRows& rows, const ScanQueries<ByteQuery>& queries) {
+    block_topk(ByteFamily{kernels, layout}, blocks, rows, queries);
 }
 
 }  // namespace residua::codec

@@ -19,6 +19,7 @@
 #include <span>
 
 #include "codec/block_rows.hpp"
+#include "codec/block_scan.hpp"
 #include "core/aligned.hpp"
 #include "core/top_k.hpp"
 #include "kernel/byte_kernels.hpp"
@@ -55,8 +56,8 @@ private:
     kernel::ByteScan scan_{};
 };
 
-// Offers all `rows`, stored in `blocks`, to pools[i] for queries[i].
+// Offers all `rows`, stored in `blocks`, to the pools of the queries.
 void byte_topk(const kernel::ByteKernels& kernels, const kernel::ByteLayout& layout, const std::uint8_t* blocks,
-               const BlockRows& rows, std::span<const ByteQuery> queries, TopK* pools);
+               const BlockRows& rows, const ScanQueries<ByteQuery>& queries);
 
 }  // namespace residua::codec

@@ -64,6 +64,15 @@ Metric read_metric(const store::Reader& in) {
     }
 }
 
+void Scorer::top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                      std::span<const std::uint32_t> queries, TopK* pools) const {
+    for (std::uint32_t q : queries) top_k(codes, row_begin, row_end, allowed, q, q + 1, pools + q);
+}
+
+void Codec::add_to_score(std::uint8_t*, float) const {
+    throw Error(ErrorKind::unsupported, "codes of a " + kind() + " take in no term of their row");
+}
+
 std::string fingerprint(const Codec& codec) {
     store::Writer w(codec.kind());
     codec.write(w);

@@ -52,6 +52,10 @@ public:
     virtual void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                        std::size_t q_begin, std::size_t q_end, TopK* pools) const = 0;
 
+    // The same for some queries, in any order: pools[queries[i]] gets the rows for queries[i].
+    virtual void top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                          std::span<const std::uint32_t> queries, TopK* pools) const;
+
     // Scores of all rows [row_begin, row_end) for one query; row_begin is a multiple of kBlockRows.
     virtual void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
                         float* out) const = 0;
@@ -99,6 +103,12 @@ public:
     virtual std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t dims, int num_threads) const;
     // The codes as rows of numbers, where that is what they are: searches then need no Scorer.
     virtual std::optional<store::RowSource> rows(BlockView) const { return std::nullopt; }
+
+    // Whether codes of what is left of vectors after a centroid is taken off (metric ip) order rows better
+    // than codes of the vectors, by measurement (docs/ivf.md); then codes can take in a term of their row.
+    virtual bool gains_from_residuals() const { return false; }
+    // Adds `value` to the score of a row code. Only where residuals gain.
+    virtual void add_to_score(std::uint8_t* code, float value) const;
 
     virtual void write(store::Writer& out) const = 0;
 

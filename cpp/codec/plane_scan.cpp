@@ -88,7 +88,7 @@ void expand_block(const PlaneKernels& kernels, const PlaneLayout& layout, const 
 // Many queries: blocks are spread out once, a cache-sized chunk at a time, and scanned by integer
 // products, which cost the same at any width of code and bound a score more tightly than tables do.
 void cells_topk(const KernelTable& kernels, const PlaneLayout& layout, const std::uint8_t* blocks,
-                const BlockRows& rows, std::span<const PlaneQuery> queries, TopK* pools) {
+                const BlockRows& rows, const ScanQueries<PlaneQuery>& queries) {
     constexpr std::size_t kChunkBytes = std::size_t{192} << 10;
     const CellFamily family{kernels.bytes, {layout.groups[0] * kGroupStrips, 8}};
     const std::size_t block_bytes = family.block_bytes();
@@ -103,7 +103,7 @@ void cells_topk(const KernelTable& kernels, const PlaneLayout& layout, const std
             expand_block(kernels.planes, layout, blocks + (begin + b) * layout.block_bytes(), family.layout,
                          cells.data() + b * block_bytes);
         }
-        block_topk(family, cells.data(), part, queries, pools);
+        block_topk(family, cells.data(), part, queries);
     }
 }
 
@@ -121,11 +121,11 @@ bool scans_cells(const KernelTable& kernels, const PlaneLayout& layout, std::siz
 }
 
 void plane_topk(const KernelTable& kernels, const PlaneLayout& layout, const std::uint8_t* blocks,
-                const BlockRows& rows, std::span<const PlaneQuery> queries, TopK* pools) {
-    if (scans_cells(kernels, layout, queries.size()) && queries.front().for_cells()) {
-        cells_topk(kernels, layout, blocks, rows, queries, pools);
+                const BlockRows& rows, const ScanQueries<PlaneQuery>& queries) {
+    if (scans_cells(kernels, layout, queries.size()) && queries.all[queries.number(0)].for_cells()) {
+        cells_topk(kernels, layout, blocks, rows, queries);
     } else {
-        block_topk(PlaneFamily{kernels.planes, layout}, blocks, rows, queries, pools);
+        block_topk(PlaneFamily{kernels.planes, layout}, blocks, rows, queries);
     }
 }
 

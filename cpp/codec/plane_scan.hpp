@@ -10,6 +10,7 @@
 #include <span>
 
 #include "codec/block_rows.hpp"
+#include "codec/block_scan.hpp"
 #include "codec/plane_query.hpp"
 #include "core/top_k.hpp"
 #include "kernel/table.hpp"
@@ -19,9 +20,9 @@ namespace residua::codec {
 // Whether a call with so many queries is scanned in cells (docs/adr/0005-batches-in-cells.md).
 bool scans_cells(const kernel::KernelTable& kernels, const kernel::PlaneLayout& layout, std::size_t n_queries);
 
-// Offers all `rows`, stored in `blocks`, to pools[i] for queries[i].
+// Offers all `rows`, stored in `blocks`, to the pools of the queries.
 void plane_topk(const kernel::KernelTable& kernels, const kernel::PlaneLayout& layout, const std::uint8_t* blocks,
-                const BlockRows& rows, std::span<const PlaneQuery> queries, TopK* pools);
+                const BlockRows& rows, const ScanQueries<PlaneQuery>& queries);
 
 // Exact scores of the kBlockRows rows of one block.
 void score_block(const kernel::PlaneKernels& kernels, const kernel::PlaneLayout& layout, const PlaneQuery& query,

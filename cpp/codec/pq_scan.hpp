@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "codec/block_scan.hpp"
 #include "codec/codec.hpp"
 #include "codec/lookup_query.hpp"
 
@@ -29,12 +30,17 @@ public:
     std::size_t size() const override { return queries_.size(); }
     void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                std::size_t q_begin, std::size_t q_end, TopK* pools) const override;
+    void top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                  std::span<const std::uint32_t> queries, TopK* pools) const override;
     void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
                 float* out) const override;
     void scores_of(BlockView codes, std::span<const std::uint32_t> rows, std::size_t query,
                    float* out) const override;
 
 private:
+    void scan(BlockView codes, const BlockRows& rows, std::size_t row_begin,
+              const ScanQueries<PqQuery>& queries) const;
+
     const PqCodec& codec_;
     std::vector<PqQuery> queries_;
 };

@@ -44,9 +44,13 @@ public:
 
     void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                std::size_t q_begin, std::size_t q_end, TopK* pools) const override {
-        plane_topk(kernel::active(), layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(),
-                   {row_begin, row_end - row_begin, allowed}, std::span(queries_).subspan(q_begin, q_end - q_begin),
-                   pools);
+        offer(codes, {row_begin, row_end - row_begin, allowed},
+              {std::span(queries_).subspan(q_begin, q_end - q_begin), pools}, row_begin);
+    }
+
+    void top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                  std::span<const std::uint32_t> queries, TopK* pools) const override {
+        offer(codes, {row_begin, row_end - row_begin, allowed}, {queries_, pools, queries, true}, row_begin);
     }
 
     void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
@@ -61,6 +65,10 @@ public:
     }
 
 private:
+    void offer(BlockView codes, const BlockRows& rows, const ScanQueries<PlaneQuery>& queries, std::size_t row_begin) const {
+        plane_topk(kernel::active(), layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(), rows, queries);
+    }
+
     kernel::PlaneLayout layout_;
     std::vector<PlaneQuery> queries_;
 };
@@ -354,6 +362,13 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare_codes(const std::uint8_t* codes,
     std::vector<float> decoded(n * p_.dim);
     decode(codes, n, decoded.data(), num_threads);
     return prepare({decoded.data(), n, p_.dim}, WeightBits::seven, num_threads);
+}
+
+void RecurrentCodec::add_to_score(std::uint8_t* code, float value) const {
+    float add;
+    std::memcpy(&add, code + layout_.code_bytes(), sizeof add);
+    add += value;
+    std::memcpy(code + layout_.code_bytes(), &add, sizeof add);
 }
 
 void RecurrentCodec::write(store::Writer& out) const {

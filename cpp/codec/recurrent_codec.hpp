@@ -67,6 +67,8 @@ public:
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
+    bool gains_from_residuals() const override { return true; }
+    void add_to_score(std::uint8_t* code, float value) const override;
     void write(store::Writer& out) const override;
 
     double bits() const { return p_.bits; }

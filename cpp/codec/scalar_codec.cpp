@@ -39,9 +39,13 @@ public:
 
     void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                std::size_t q_begin, std::size_t q_end, TopK* pools) const override {
-        byte_topk(kernel::active().bytes, layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(),
-                  {row_begin, row_end - row_begin, allowed}, std::span(queries_).subspan(q_begin, q_end - q_begin),
-                  pools);
+        offer(codes, {row_begin, row_end - row_begin, allowed},
+              {std::span(queries_).subspan(q_begin, q_end - q_begin), pools}, row_begin);
+    }
+
+    void top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
+                  std::span<const std::uint32_t> queries, TopK* pools) const override {
+        offer(codes, {row_begin, row_end - row_begin, allowed}, {queries_, pools, queries, true}, row_begin);
     }
 
     void scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,
@@ -56,6 +60,10 @@ public:
     }
 
 private:
+    void offer(BlockView codes, const BlockRows& rows, const ScanQueries<ByteQuery>& queries, std::size_t row_begin) const {
+        byte_topk(kernel::active().bytes, layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(), rows, queries);
+    }
+
     kernel::ByteLayout layout_;
     std::vector<ByteQuery> queries_;
 };

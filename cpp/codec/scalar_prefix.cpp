@@ -40,7 +40,7 @@ public:
                 if (rows.mask(b) != 0) lay_out(codes, r + b * kByteRows, blocks.data() + b * part_.block_bytes());
             }
             byte_topk(kernel::active().bytes, part_, blocks.data(), rows,
-                      std::span(queries_).subspan(q_begin, q_end - q_begin), pools);
+                      {std::span(queries_).subspan(q_begin, q_end - q_begin), pools});
         }
     }
 

@@ -4,8 +4,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "core/metric.hpp"
@@ -35,11 +37,21 @@ public:
     // Whether, of rows offered in ascending order, only better scores enter a full pool.
     bool ties_ascend() const { return order_ == nullptr; }
 
+    // What is added to every score that comes from now on: a term that the rows of a list share.
+    void set_offset(float offset) { offset_ = offset; }
+
     // A score below this cannot enter; an equal one may, by its id.
-    float threshold() const { return full() && k_ > 0 ? heap_.front().score : kWorstScore; }
+    float threshold() const {
+        if (!full() || k_ == 0) return kWorstScore;
+        const float score = heap_.front().score;
+        if (offset_ == 0.0f) return score;
+        // Below what the sum with the offset may round to.
+        constexpr float kMargin = 4 * std::numeric_limits<float>::epsilon();
+        return score - offset_ - kMargin * (std::fabs(score) + std::fabs(offset_));
+    }
 
     void push(float score, std::uint32_t row) {
-        const ScoredRow item{score, row};
+        const ScoredRow item{score + offset_, row};
         if (!full()) {
             heap_.push_back(item);
             std::push_heap(heap_.begin(), heap_.end(), cmp());
@@ -50,7 +62,7 @@ public:
         }
     }
     void merge(const TopK& other) {
-        for (const ScoredRow& r : other.heap_) push(r.score, r.row);
+        for (const ScoredRow& r : other.heap_) push(r.score, r.row);  // both without an offset
     }
     // Best first; leaves the pool empty.
     std::vector<ScoredRow> take_sorted() {
@@ -75,6 +87,7 @@ private:
 
     std::size_t k_;
     const TieOrder* order_;
+    float offset_ = 0.0f;
     std::vector<ScoredRow> heap_;
 };
 

@@ -348,6 +348,19 @@ Results scan(const RowSource& source, ConstMatrix queries, Metric metric, int nu
     return out;
 }
 
+// Rows of a list lie far apart: each is on its way from memory while others are scored.
+constexpr std::size_t kRowsAhead = 4;
+
+void fetch_row([[maybe_unused]] const RowSource& source, [[maybe_unused]] std::size_t row) {
+#if defined(__GNUC__) || defined(__clang__)
+    constexpr std::size_t kLine = 64;
+    const auto* bytes = static_cast<const unsigned char*>(source.row(row));
+    const std::size_t n = std::min<std::size_t>(source.dim * store::row_type_bytes(source.type), 2048);
+    for (std::size_t i = 0; i < n; i += kLine) __builtin_prefetch(bytes + i);
+    if (source.inv_norm != nullptr) __builtin_prefetch(source.inv_norm + row);
+#endif
+}
+
 // Per query the best of its own rows.
 template <class Pool>
 Results among(const RowSource& source, Metric metric, ConstMatrix queries, Results rows, std::size_t k,
@@ -365,7 +378,11 @@ Results among(const RowSource& source, Metric metric, ConstMatrix queries, Resul
             std::sort(list.begin(), list.end(), [](const ScoredRow& a, const ScoredRow& b) { return a.row < b.row; });
             const QueryBounds bounds = filter.query(queries.row(i));
             Pool pool(std::min(k, list.size()), order, scorer, queries.row(i));
-            for (const ScoredRow& r : list) {
+            const auto rows_ahead = static_cast<std::ptrdiff_t>(std::min(kRowsAhead, list.size()));
+            for (auto r = list.begin(); r != list.begin() + rows_ahead; ++r) fetch_row(source, r->row);
+            for (std::size_t j = 0; j < list.size(); ++j) {
+                if (j + kRowsAhead < list.size()) fetch_row(source, list[j + kRowsAhead].row);
+                const ScoredRow& r = list[j];
                 const RowBounds row = metric == Metric::l2 ? RowBounds{} : filter.row(r.row);
                 offer_row(filter, queries.row(i), bounds, row, r.row, pool);
             }

@@ -109,7 +109,7 @@ SearchResult FlatIndex::search_funnel(ConstMatrix queries, const SearchParams& p
         out.stages.push_back(stage.keep);
     }
     const std::size_t k = std::min(params.k, n);
-    if (codec_ == nullptr || (params.rerank != 0 && !vectors_.empty_mode())) {
+    if (codec_ == nullptr || settles(params)) {
         out.reranked = out.stages.back();
         return finish(settle_exactly(queries, std::move(hits), k, params.num_threads), std::move(out));
     }

@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "index/flat_index.hpp"
+#include "index/ivf_index.hpp"
 
 namespace residua::index {
 namespace {
@@ -17,6 +18,7 @@ struct Kind {
 // A new index adds its line here, and every reader of files knows it.
 constexpr Kind kKinds[] = {
     {FlatIndex::kKind, [](const store::Reader& in) -> std::shared_ptr<Index> { return FlatIndex::load(in); }},
+    {IvfIndex::kKind, [](const store::Reader& in) -> std::shared_ptr<Index> { return IvfIndex::load(in); }},
 };
 
 }  // namespace

@@ -47,6 +47,7 @@ struct SearchParams {
     std::int64_t rerank = kAutoRerank;  // 0: none; otherwise how many candidates are settled exactly
     const Filter* filter = nullptr;     // nullptr: all
     int num_threads = 1;
+    std::size_t nprobe = 0;             // lists to read per query; 0: automatic
     std::vector<FunnelStage> funnel;    // coarse to fine; empty: all dims at once
 };
 
@@ -56,10 +57,11 @@ struct SearchResult {
     std::vector<std::uint32_t> rows;           // where the ids stood during the search
     IdList ids;
     std::vector<float> scores;
-    std::string plan;                          // "exact", "codes", "codes+rerank" or "funnel"
+    std::string plan;                          // "exact", "codes", "codes+rerank", "funnel" or "cells…"
     std::uint64_t matches = 0;                 // rows that are live and pass the filter
     std::uint64_t visited = 0;                 // rows per query
     std::uint64_t reranked = 0;                // candidates per query
+    std::uint64_t nprobe = 0;                  // lists read per query, where there are lists
     std::vector<std::uint64_t> stages;         // rows per query that each stage of a funnel scored, the last included
     bool counts_bits = false;                  // scores are dim - 2 hamming, whatever the metric
 };

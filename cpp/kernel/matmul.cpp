@@ -2,6 +2,7 @@
 #include "kernel/matmul.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "core/parallel.hpp"

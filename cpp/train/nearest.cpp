@@ -2,6 +2,7 @@
 #include "train/nearest.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 
 #include "core/parallel.hpp"
@@ -75,6 +76,42 @@ void NearestCentroids::assign(ConstMatrix x, std::uint32_t* out, int num_threads
     });
 }
 
+namespace {
+
+// The m largest of value[j] + bias[j], best first, equal ones by smaller number. The m-th largest of the
+// maxima of pieces bounds the m-th largest value from below, and leaves few to put in order.
+void best_of(const float* value, const float* bias, std::size_t n, std::size_t m, std::vector<ScoredRow>& out) {
+    constexpr std::size_t kPiece = 8;  // values, `pieces` apart
+    constexpr float kLowest = -std::numeric_limits<float>::infinity();  // also of NaN, which an overflow gives
+    const std::size_t pieces = (n + kPiece - 1) / kPiece;
+    float bound = kLowest;
+    if (m <= pieces) {
+        std::vector<float> maxima(pieces, kLowest);
+        for (std::size_t first = 0; first < n; first += pieces) {
+            const std::size_t last = std::min(n, first + pieces);
+            for (std::size_t j = first; j < last; ++j) {
+                const float v = value[j] + bias[j];
+                maxima[j - first] = maxima[j - first] < v ? v : maxima[j - first];
+            }
+        }
+        const auto mth = maxima.begin() + static_cast<std::ptrdiff_t>(m - 1);
+        std::nth_element(maxima.begin(), mth, maxima.end(), std::greater<>());
+        bound = *mth;
+    }
+    out.clear();
+    for (std::size_t j = 0; j < n; ++j) {
+        const float sum = value[j] + bias[j];
+        const float v = sum == sum ? sum : kLowest;
+        if (v >= bound) out.push_back({v, static_cast<std::uint32_t>(j)});
+    }
+    const auto better = [](const ScoredRow& a, const ScoredRow& b) {
+        return a.score != b.score ? a.score > b.score : a.row < b.row;
+    };
+    std::partial_sort(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(m), out.end(), better);
+}
+
+}  // namespace
+
 void NearestCentroids::assign_top(ConstMatrix x, std::size_t m, std::uint32_t* out, float* values,
                                   int num_threads) const {
     parallel_for(x.rows, kTopRows, num_threads, [&](std::size_t begin, std::size_t end, int) {
@@ -86,14 +123,10 @@ void NearestCentroids::assign_top(ConstMatrix x, std::size_t m, std::uint32_t* o
             rows = {moved.data(), n, x.cols};
         }
         panels_.multiply(rows, {products.data(), n, size()});
+        std::vector<ScoredRow> best;
         for (std::size_t i = 0; i < n; ++i) {
             const float* p = products.data() + i * size();
-            TopK pool(m);
-            for (std::size_t j = 0; j < size(); ++j) {
-                const float value = p[j] + bias_[j];
-                if (value >= pool.threshold()) pool.push(value, static_cast<std::uint32_t>(j));
-            }
-            const std::vector<ScoredRow> best = pool.take_sorted();
+            best_of(p, bias_.data(), size(), m, best);
             const float* row = rows.row(i);
             const float square = nearness_ == Nearness::product
                                      ? 0.0f

@@ -7,6 +7,7 @@ from residua.codecs import BinaryCodec, Codec, FloatCodec, PQCodec, RecurrentBin
 from residua.embedding_table import EmbeddingTable
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.indexes import FlatIndex
+from residua.ivf_index import IVFIndex
 from residua.results import Hits, RangeHits
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FlatIndex",
     "FloatCodec",
     "Hits",
+    "IVFIndex",
     "PQCodec",
     "RangeHits",
     "RecurrentBinaryCodec",

@@ -40,7 +40,7 @@ def collect_hits(
     )
 
 
-def add_details(hits: Hits, native: _core.FlatIndex) -> Hits:
+def add_details(hits: Hits, native: _core.Index) -> Hits:
     """Add what ``explain=True`` asks for."""
     hits.stats["rows"] = len(native)
     hits.stats["code_bytes"] = 0 if native.codec is None else native.codec.code_bytes

@@ -14,7 +14,7 @@ from residua._typing import AnyArray, FloatArray
 
 
 def add_and_fit(
-    native: _core.FlatIndex,
+    native: _core.Index,
     x: FloatArray,
     ids: AnyArray | list[str] | None,
     upsert: bool,
@@ -41,13 +41,13 @@ def add_and_fit(
 
 
 @contextmanager
-def unless_it_fails(codec: Codec, native: _core.FlatIndex) -> Iterator[None]:
+def unless_it_fails(codec: Codec | None, native: _core.Index) -> Iterator[None]:
     """Leave a codec as it was where the block fails before the index has taken it."""
-    before = codec._native
+    before = None if codec is None else codec._native
     try:
         yield
     except BaseException:
-        if native.awaits_codec:
+        if codec is not None and native.awaits_codec:
             codec._native = before
         raise
 

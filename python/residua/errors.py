@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "CorruptFileError",
+    "DriftWarning",
     "DtypeError",
     "DuplicateIdError",
     "FileError",
@@ -73,6 +74,23 @@ class CorruptFileError(ResiduaError, ValueError):
 
 class UnsupportedError(ResiduaError, ValueError):
     """A valid request that this object, build or version cannot serve."""
+
+
+class DriftWarning(UserWarning):
+    """Rows that were added to an index differ from those that it was trained on (``hits.stats["warning"]``).
+
+    Attributes
+    ----------
+    error_ratio
+        Mean squared distance of the added rows to their centroids, over that of training.
+    imbalance_ratio
+        How unequal the lists are, over how unequal training left them.
+    """
+
+    def __init__(self, message: str, error_ratio: float, imbalance_ratio: float) -> None:
+        super().__init__(message)
+        self.error_ratio = error_ratio
+        self.imbalance_ratio = imbalance_ratio
 
 
 class FileError(ResiduaError, OSError):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua import _core
+from residua._index import Index
 from residua._typing import ArrayLike, Metric
 from residua._validate import (
     METRICS,
@@ -26,9 +27,15 @@ from residua.codecs import Codec, wrap
 from residua.embedding_table import EmbeddingTable
 from residua.errors import DtypeError, InvalidTypeError, ShapeError
 from residua.indexes import FlatIndex
+from residua.ivf_index import IVFIndex
 from residua.results import Hits, make_hits
 
 __all__ = ["exact_search", "hamming", "load", "recall", "show_config"]
+
+_INDEXES: dict[type[_core.Index], type[Index]] = {
+    _core.FlatIndex: FlatIndex,
+    _core.IVFIndex: IVFIndex,
+}
 
 
 def exact_search(
@@ -146,7 +153,7 @@ def hamming(a: ArrayLike, b: ArrayLike, *, num_threads: int | None = None) -> np
 
 def load(
     path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "quick"
-) -> FlatIndex | EmbeddingTable | Codec:
+) -> Index | EmbeddingTable | Codec:
     """Load an index, a table or a codec from a file.
 
     Parameters
@@ -174,11 +181,11 @@ def load(
         raise InvalidTypeError(f"mmap must be True or False, got {mmap!r}")
     as_choice(verify, "verify", ("quick", "full"))
     native, metric_is_free = _core.load(as_path(path), mmap, verify)
-    if isinstance(native, _core.FlatIndex):
-        return FlatIndex._from_native(native)
     if isinstance(native, _core.EmbeddingTable):
         return EmbeddingTable._from_native(native)
-    return wrap(native, metric_is_free=metric_is_free)
+    if isinstance(native, _core.Codec):
+        return wrap(native, metric_is_free=metric_is_free)
+    return _INDEXES[type(native)]._from_native(native)
 
 
 def show_config() -> dict[str, Any]:

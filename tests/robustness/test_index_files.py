@@ -57,7 +57,29 @@ def scalar_index() -> rz.FlatIndex:
     return index
 
 
+def ivf_index() -> rz.IVFIndex:
+    index = rz.IVFIndex(DIM, metric="l2", nlist=7).train(vectors(300))
+    index.add(vectors(200), [f"doc {i}" for i in range(200)])
+    index.remove(["doc 3", "doc 4"])
+    return index
+
+
+def plain_ivf_index() -> rz.IVFIndex:
+    index = rz.IVFIndex(DIM, metric="ip", codec=None, nlist=5).train(vectors(300))
+    index.add(vectors(80))
+    return index
+
+
+def waiting_ivf_index() -> rz.IVFIndex:
+    index = rz.IVFIndex(DIM, codec=rz.ScalarCodec(DIM, 4).fit(vectors(300)), nlist=9)
+    index.add(vectors(20))
+    return index
+
+
 SAVED = {
+    "ivf index": ivf_index,
+    "plain ivf index": plain_ivf_index,
+    "waiting ivf index": waiting_ivf_index,
     "exact index": exact_index,
     "recurrent index": recurrent_index,
     "binary index": binary_index,
@@ -251,7 +273,7 @@ def test_a_loaded_index_is_the_saved_one(kind: str, mmap: bool, tmp_path: Path) 
     loaded.save(tmp_path / "x")
     assert content(loaded) == content(index)
     before = (tmp_path / "x").read_bytes()
-    new = ["new"] if kind == "recurrent index" else [10**9]
+    new = ["new"] if kind in ("recurrent index", "ivf index") else [10**9]
     for thing in (loaded, index):
         thing.add(vectors(1, 3), new)
         if len(thing) > 20:

@@ -76,9 +76,10 @@ CODECS = {
     ),
 }
 
-# Each is called with (dim, metric=, codec=, vectors=).
+# Each is called with (dim, metric=, codec=, vectors=), and with what else was given for it.
 INDEXES: dict[str, Callable[..., Any]] = {
     "flat": rz.FlatIndex,
+    "ivf": rz.IVFIndex,
 }
 
 

@@ -48,6 +48,21 @@ class CodecRequest:
         if self.file is None:
             check_bits(self.kind or "recurrent", self.bits)
 
+    def unfitted(self, file: VectorFile) -> rz.Codec:
+        """Return the codec for an index that fits it: the one of a file, or a new one."""
+        if self.file is not None:
+            return self._loaded(file)
+        return make_codec(self.kind or "recurrent", file.dim, self.bits, self.seed)
+
+    def train(self, index: Any, file: VectorFile) -> None:
+        """Train an index on a sample of the file."""
+        queries = None if self.queries is None else read_queries(self.queries, file.dim, self.metric)
+        with progress("training", 2) as advance:
+            x = self._sample(file, None)
+            advance(1)
+            index.train(x, queries=queries, num_threads=self.threads)
+            advance(1)
+
     def codec(self, file: VectorFile) -> rz.Codec:
         """Return the trained codec for a file of vectors."""
         if self.file is not None:

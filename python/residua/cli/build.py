@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from residua._io import VectorFile, check_output, float_chunks, open_vectors, read_ids, split_key
+from residua._ivf_fit import automatic_nlist
 from residua._typing import AnyArray
 from residua.cli._app import usage_error
 from residua.cli._choices import (
@@ -62,6 +63,12 @@ def build(
             metavar="FILE",
         ),
     ] = None,
+    nlist: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Lists of --index ivf; default: twice the square root of the rows.", show_default=False
+        ),
+    ] = None,
     codec_file: CodecFileOption = None,
     queries: QueriesOption = None,
     sample: SampleOption = None,
@@ -78,8 +85,11 @@ def build(
     Examples:
       residua build vectors.npy papers.rsd --bits 2
       residua build glove.hdf5::train glove.rsd --codec recurrent --bits 1 --vectors float16
+      residua build vectors.npy papers.rsd --index ivf --bits 1
       residua build papers.parquet papers.rsd --column embedding --ids papers.parquet::doi
     """
+    if nlist is not None and kind != "ivf":
+        raise usage_error(f"--nlist is for --index ivf; got --index {kind}")
     request = CodecRequest(codec, bits, metric, codec_file, queries, sample, seed, threads)
     if codec == "none":
         for name, value in (("--bits", bits), ("--queries", queries), ("--sample", sample)):
@@ -95,8 +105,16 @@ def build(
     file.require_vectors()
     given_ids = None if ids is None else read_ids(*split_key(ids), file.n)
     start = time.perf_counter()
-    fitted = None if codec == "none" else request.codec(file)
-    built = INDEXES[kind](file.dim, metric=metric, codec=fitted, vectors=vectors)
+    if kind == "ivf":
+        chosen = None if codec == "none" else request.unfitted(file)
+        lists = nlist or automatic_nlist(file.n)
+        built = INDEXES[kind](
+            file.dim, metric=metric, codec=chosen, vectors=vectors, nlist=lists, seed=seed
+        )
+        request.train(built, file)
+    else:
+        chosen = None if codec == "none" else request.codec(file)
+        built = INDEXES[kind](file.dim, metric=metric, codec=chosen, vectors=vectors)
     _add_all(built, file, given_ids, threads)
     built.save(index)
     seconds = time.perf_counter() - start

@@ -62,6 +62,14 @@ def search(
             help="symmetric encodes the queries too.",
         ),
     ] = None,
+    nprobe: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Lists that a query reads, where there are lists; default: automatic.",
+            show_default=False,
+        ),
+    ] = None,
     truth: Annotated[
         str | None,
         typer.Option(help="True ids of every query, for recall: .ivecs, .npy, .ibin, …", metavar="FILE"),
@@ -87,7 +95,7 @@ def search(
     file = open_vectors(queries, key=key, prefer=("queries", "test", "query"))
     file.require_vectors(loaded.dim)
     right = None if truth is None else read_truth(truth, file.n)
-    options = given(rerank=rerank, scoring=scoring, num_threads=threads)
+    options = given(rerank=rerank, scoring=scoring, nprobe=nprobe, num_threads=threads)
     found: list[rz.Hits] = []
     seconds = 0.0
     with progress("searching", file.n) as advance:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FlatIndex against a dict: any sequence of changes leaves what the dict holds, and finds it."""
+"""FlatIndex and IVFIndex against a dict: any sequence of changes leaves what the dict holds, and finds it."""
 
 from __future__ import annotations
 
@@ -46,10 +46,17 @@ class FlatIndexMachine(RuleBasedStateMachine):
             "recurrent": lambda: rz.RecurrentBinaryCodec(DIM, 4).fit(sample, metric=metric),
             "binary": lambda: rz.BinaryCodec(DIM),
         }[codec]()
-        self.index = rz.FlatIndex(DIM, metric=metric, codec=made, vectors=mode)
+        self.index = self.make(metric, made, mode, sample)
         self.model: dict[Any, np.ndarray] = {}
         self.order: list[Any] = []
         self.highest = -1
+
+    def make(self, metric: str, codec: Any, mode: str, sample: np.ndarray) -> Any:
+        return rz.FlatIndex(DIM, metric=metric, codec=codec, vectors=mode)
+
+    def options(self) -> dict[str, Any]:
+        """What makes a search exact."""
+        return {"rerank": None if self.index.codec is None else 10_000}
 
     def id_of(self, number: int) -> Any:
         return f"n{number:02d}" if self.strings else number
@@ -141,7 +148,7 @@ class FlatIndexMachine(RuleBasedStateMachine):
             mask = np.random.default_rng(seed).random(len(self.order)) < share
             allowed = [i for i, keep in zip(self.order, mask, strict=True) if keep]
             given = mask if by_mask else list(allowed)
-        hits = self.index.search(q, k, filter=given, rerank=None if self.index.codec is None else 10_000)
+        hits = self.index.search(q, k, filter=given, **self.options())
         assert hits.ids.shape == (2, k)
         assert (hits.counts == min(k, len(allowed))).all()
         for i in range(2):
@@ -187,3 +194,19 @@ FlatIndexMachine.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 TestFlatIndexModel = FlatIndexMachine.TestCase
+
+
+class IVFIndexMachine(FlatIndexMachine):
+    """The same of an index of lists, all of which are read; its codes may be of residuals."""
+
+    def make(self, metric: str, codec: Any, mode: str, sample: np.ndarray) -> Any:
+        if isinstance(codec, rz.RecurrentBinaryCodec):
+            codec = rz.RecurrentBinaryCodec(DIM, 4)
+        return rz.IVFIndex(DIM, metric=metric, codec=codec, vectors=mode, nlist=5).train(sample)
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "nprobe": 5}
+
+
+IVFIndexMachine.TestCase.settings = FlatIndexMachine.TestCase.settings
+TestIVFIndexModel = IVFIndexMachine.TestCase

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// Changes of the table, what it weighs, and how it travels (docs/format.md).
+#include "index/table_index.hpp"
+
+#include <algorithm>
+#include <mutex>
+
+#include "core/error.hpp"
+
+namespace residua::index {
+namespace {
+
+using store::VectorMode;
+
+VectorMode kept_mode(VectorMode mode, bool wants_codec) {
+    // Without a codec the vectors are what is scanned: "auto" keeps them as they are.
+    return mode == VectorMode::automatic && !wants_codec ? VectorMode::float32 : mode;
+}
+
+}  // namespace
+
+TableIndex::TableIndex(std::size_t dim, Metric metric, VectorMode mode, bool wants_codec, std::string codec_recipe)
+    : dim_(dim),
+      metric_(metric),
+      mode_(mode),
+      wants_codec_(wants_codec),
+      codec_recipe_(std::move(codec_recipe)),
+      vectors_(kept_mode(mode, wants_codec), dim, metric) {
+    if (!wants_codec && mode == VectorMode::none) {
+        throw Error(ErrorKind::value, "vectors='none' needs a codec: without one there is nothing to search");
+    }
+    if (wants_codec) staging_ = std::make_unique<store::VectorStore>(VectorMode::float32, dim, metric);
+}
+
+std::size_t TableIndex::size() const {
+    std::shared_lock lock(mutex_);
+    return ids_.size();
+}
+
+bool TableIndex::awaits_codec() const {
+    std::shared_lock lock(mutex_);
+    return wants_codec_ && codec_ == nullptr;
+}
+
+std::shared_ptr<const codec::Codec> TableIndex::codec() const {
+    std::shared_lock lock(mutex_);
+    return codec_;
+}
+
+void TableIndex::take_codec(std::shared_ptr<const codec::Codec> codec, int num_threads) {
+    std::unique_lock lock(mutex_);
+    take_codec_locked(std::move(codec), num_threads);
+}
+
+void TableIndex::take_codec_locked(std::shared_ptr<const codec::Codec> codec, int num_threads) {
+    if (!wants_codec_ || codec_ != nullptr) throw Error(ErrorKind::value, "the index has its codec already, or was made without one");
+    if (codec->dim() != dim_) {
+        throw Error(ErrorKind::shape, "the codec has " + std::to_string(codec->dim()) + " dims, the index " +
+                                          std::to_string(dim_));
+    }
+    if (!takes_metric_of(*codec)) {
+        throw Error(ErrorKind::value, std::string("the codec is fitted for metric '") + to_string(codec->metric()) +
+                                          "', the index uses '" + to_string(metric_) + "'");
+    }
+    const store::RowSource rows = staging_->view();
+    const ConstMatrix x(static_cast<const float*>(rows.data), rows.n, dim_);
+    store::VectorStore kept(kept_mode(mode_, true), dim_, metric_);
+    kept.append(x, num_threads);
+    const Commit commit = prepare_codec(*codec, x, num_threads);
+    codec_ = std::move(codec);
+    commit();
+    vectors_ = std::move(kept);
+    staging_.reset();
+}
+
+std::vector<float> TableIndex::staged_vectors() const {
+    std::shared_lock lock(mutex_);
+    if (vectors().empty_mode()) return {};
+    const std::vector<std::uint32_t> live = ids_.live_rows();
+    std::vector<float> out(live.size() * dim_);
+    for (std::size_t i = 0; i < live.size(); ++i) vectors().get(live[i], out.data() + i * dim_);
+    return out;
+}
+
+IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads) {
+    if (x.cols != dim_) {
+        throw Error(ErrorKind::shape,
+                    "vectors have " + std::to_string(x.cols) + " dims, the index " + std::to_string(dim_));
+    }
+    std::unique_lock lock(mutex_);
+    std::vector<std::string_view> texts;
+    store::AddPlan plan;
+    if (ids == nullptr) {
+        plan = ids_.plan_auto(x.rows);
+    } else if (ids->kind == store::IdKind::string) {
+        texts.assign(ids->strings.begin(), ids->strings.end());
+        plan = ids_.plan_add(std::span<const std::string_view>(texts), upsert);
+    } else {
+        plan = ids_.plan_add(std::span<const std::int64_t>(ids->ints), upsert);
+    }
+    store::VectorStore& kept = staging_ ? *staging_ : vectors_;
+    // Everything that can fail comes first; from `append` on, only memory that is reserved is used.
+    std::vector<float> new_rows;
+    const bool only_new = plan.n_new == x.rows;
+    if (!only_new) new_rows.reserve(plan.n_new * dim_);
+    for (std::size_t i = 0; i < x.rows && !only_new; ++i) {
+        if (plan.is_new(i)) new_rows.insert(new_rows.end(), x.row(i), x.row(i) + dim_);
+    }
+    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, num_threads);
+    kept.prepare(x, plan.n_new, num_threads);
+    ids_.reserve(plan);
+
+    const std::size_t old_rows = kept.size();
+    try {
+        kept.append(only_new ? x : ConstMatrix(new_rows.data(), plan.n_new, dim_), num_threads);
+    } catch (...) {
+        kept.truncate(old_rows);
+        throw;
+    }
+    for (std::size_t i = 0; i < x.rows && !only_new; ++i) {
+        if (!plan.is_new(i)) kept.assign(plan.rows[i], x.row(i));
+    }
+    commit();
+    ids_.commit(plan);
+    return ids_of(plan.rows);
+}
+
+// `rows` may name a row twice.
+std::size_t TableIndex::erase(std::vector<std::uint32_t> rows) {
+    std::sort(rows.begin(), rows.end());
+    rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+    before_erase(rows);
+    for (std::uint32_t r : rows) ids_.erase_row(r);
+    return rows.size();
+}
+
+std::size_t TableIndex::remove(const IdList& ids, bool ignore_missing) {
+    std::unique_lock lock(mutex_);
+    return erase(rows_of(ids, ignore_missing));
+}
+
+void TableIndex::take_back(const IdList& ids, std::int64_t max_id) {
+    std::unique_lock lock(mutex_);
+    erase(rows_of(ids, true));
+    drop_erased_rows();
+    ids_.lower_max_id(max_id);
+}
+
+std::int64_t TableIndex::max_id() const {
+    std::shared_lock lock(mutex_);
+    return ids_.max_id();
+}
+
+bool TableIndex::contains(const IdList& ids) const {
+    std::shared_lock lock(mutex_);
+    return rows_of(ids, true).size() == ids.size();
+}
+
+store::IdKind TableIndex::id_kind() const {
+    std::shared_lock lock(mutex_);
+    return ids_.kind();
+}
+
+std::vector<float> TableIndex::get(const IdList& ids) const {
+    std::shared_lock lock(mutex_);
+    const std::vector<std::uint32_t> rows = rows_of(ids, false);
+    if (vectors().empty_mode()) return decoded(rows);
+    std::vector<float> out(rows.size() * dim_);
+    for (std::size_t i = 0; i < rows.size(); ++i) vectors().get(rows[i], out.data() + i * dim_);
+    return out;
+}
+
+void TableIndex::compact() {
+    std::unique_lock lock(mutex_);
+    drop_erased_rows();
+}
+
+void TableIndex::drop_erased_rows() {
+    const std::vector<std::uint32_t> keep = ids_.live_rows();
+    if (keep.size() == ids_.rows()) return;
+    keep_rows(keep);
+    (staging_ ? *staging_ : vectors_).compact(keep);
+    ids_.compact(keep);
+}
+
+std::map<std::string, std::size_t> TableIndex::memory() const {
+    std::shared_lock lock(mutex_);
+    const auto kept = vectors().memory();
+    std::map<std::string, std::size_t> parts{
+        {"codec", codec_ ? codec_->memory_bytes() : 0},
+        {"ids", ids_.memory_bytes()},
+        {"vectors", kept.rows + kept.scalars},
+        {"vectors_on_disk", kept.file},
+    };
+    add_memory(parts);
+    return parts;
+}
+
+void TableIndex::save(const std::string& path) const {
+    std::shared_lock lock(mutex_);
+    store::Writer w(kind());
+    w.put_string("metric", to_string(metric_));
+    w.put_int("dim", static_cast<std::int64_t>(dim_));
+    w.put_string("vectors", to_string(mode_));
+    w.put_int("wants_codec", wants_codec_ ? 1 : 0);
+    w.put_string("codec_recipe", codec_recipe_);
+    ids_.save(w);
+    vectors().save(w);
+    if (codec_) {
+        store::Writer c(codec_->kind());
+        codec_->write(c);
+        w.nest("codec", c);
+    }
+    save_parts(w);
+    w.write_file(path);
+}
+
+void TableIndex::load_table(const store::Reader& in) {
+    ids_ = store::IdMap::load(in);
+    store::VectorStore rows = store::VectorStore::load(in, dim_, metric_);
+    if (rows.size() != ids_.rows()) in.fail("vectors", "holds another number of rows than the ids");
+    if (in.has_nested("codec")) {
+        if (!wants_codec_) in.fail("codec", "a codec in an index made without one");
+        codec_ = codec::read_codec(in.nested("codec"));
+        if (codec_->dim() != dim_ || !takes_metric_of(*codec_)) {
+            in.fail("codec", "its dims or metric differ from the index");
+        }
+        staging_.reset();
+    }
+    if (staging_) {
+        *staging_ = std::move(rows);
+    } else {
+        vectors_ = std::move(rows);
+    }
+}
+
+}  // namespace residua::index
