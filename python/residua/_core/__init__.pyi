@@ -103,11 +103,12 @@ def pq_codec(
     metric: str,
     rotation: FloatArray,
     codebooks: FloatArray,
+    error_weights: FloatArray,
     square_weight: float,
     mean_square: float,
     expansion: float,
 ) -> Codec: ...
-def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float]: ...
+def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float, FloatArray]: ...
 def with_expansion(codec: Codec, expansion: float) -> Codec: ...
 
 # What fits take from native code. fit_steps: the steps for 1 … 8 bits, and the squared errors for
