@@ -160,8 +160,8 @@ py::array_t<std::uint8_t> encode_levels(const Codec& c, const Array<std::uint8_t
 }
 
 CodecPtr pq_codec(std::size_t dim, std::size_t n_subspaces, int bits, const std::string& metric,
-                  const Array<float>& rotation, const Array<float>& codebooks, float square_weight, float mean_square,
-                  float expansion) {
+                  const Array<float>& rotation, const Array<float>& codebooks, const Array<float>& error_weights,
+                  float square_weight, float mean_square, float expansion) {
     codec::PqParams p;
     p.metric = parse_metric(metric);
     p.dim = dim;
@@ -169,14 +169,15 @@ CodecPtr pq_codec(std::size_t dim, std::size_t n_subspaces, int bits, const std:
     p.bits = bits;
     p.rotation = to_vector(rotation);
     p.codebooks = to_vector(codebooks);
+    p.error_weights = to_vector(error_weights);
     p.square_weight = square_weight;
     p.mean_square = mean_square;
     p.expansion = expansion;
     return std::make_shared<codec::PqCodec>(std::move(p));
 }
 
-// The codebooks (n_subspaces, 2^bits, dims of the widest), the rotation (dims, dim) or None, and the two numbers
-// of the score.
+// The codebooks (n_subspaces, 2^bits, dims of the widest), the rotation (dims, dim) or None, the two numbers of the
+// score, and the weights of errors, flat.
 py::tuple pq_parts(const Codec& c) {
     const auto& pq = dynamic_cast<const codec::PqCodec&>(c);
     const codec::PqParams& p = pq.params();
@@ -188,7 +189,9 @@ py::tuple pq_parts(const Codec& c) {
     return py::make_tuple(to_numpy(std::vector<float>(p.codebooks), {static_cast<py::ssize_t>(p.n_subspaces),
                                                                      static_cast<py::ssize_t>(pq.layout().values()),
                                                                      static_cast<py::ssize_t>(pq.subspace_dims())}),
-                          rotation, p.square_weight, p.mean_square);
+                          rotation, p.square_weight, p.mean_square,
+                          to_numpy(std::vector<float>(p.error_weights),
+                                   {static_cast<py::ssize_t>(p.error_weights.size())}));
 }
 
 CodecPtr residual_codec(std::size_t dim, std::size_t beam, const std::string& metric, const Array<float>& center,
@@ -363,8 +366,8 @@ void register_codecs(py::module_& m) {
     m.def("scalar_ranges", &scalar_ranges, py::arg("codec"));
     m.def("encode_levels", &encode_levels, py::arg("codec"), py::arg("levels"), py::arg("num_threads"));
     m.def("pq_codec", &pq_codec, py::arg("dim"), py::arg("n_subspaces"), py::arg("bits"), py::arg("metric"),
-          py::arg("rotation"), py::arg("codebooks"), py::arg("square_weight"), py::arg("mean_square"),
-          py::arg("expansion"));
+          py::arg("rotation"), py::arg("codebooks"), py::arg("error_weights"), py::arg("square_weight"),
+          py::arg("mean_square"), py::arg("expansion"));
     m.def("pq_parts", &pq_parts, py::arg("codec"));
     m.def("residual_codec", &residual_codec, py::arg("dim"), py::arg("beam"), py::arg("metric"), py::arg("center"),
           py::arg("codebooks"), py::arg("levels"), py::arg("expansion"));

@@ -76,6 +76,7 @@ PqCodec::PqCodec(PqParams params) : p_(std::move(params)) {
         longest_squared += longest;
     }
     codeword_length_ = std::sqrt(longest_squared);
+    if (!p_.error_weights.empty()) prepare_refinement();
     if (p_.rotation.empty()) return;
     rotate_.pack({p_.rotation.data(), dims_, p_.dim});
     std::vector<float> back(p_.rotation.size());
@@ -96,12 +97,16 @@ void PqCodec::check() const {
     require(std::isfinite(p_.square_weight) && p_.square_weight >= 0 && std::isfinite(p_.mean_square) &&
                 p_.mean_square >= 0 && (p_.metric != Metric::l2 || p_.square_weight == 0),
             "the weight and the mean of squared lengths must not be negative, and l2 has no weight");
-    require(finite(p_.codebooks) && finite(p_.rotation), "parameters must be finite");
+    require(p_.error_weights.empty() || p_.error_weights.size() == dims_ * dims_,
+            "the weights of errors must be a matrix of dims by dims, or none");
+    require(finite(p_.codebooks) && finite(p_.rotation) && finite(p_.error_weights), "parameters must be finite");
 }
 
 std::size_t PqCodec::memory_bytes() const {
-    std::size_t bytes = (p_.rotation.size() + p_.codebooks.size() + squares_.size()) * sizeof(float) +
-                        rotate_.memory_bytes() + rotate_back_.memory_bytes();
+    const std::size_t floats = p_.rotation.size() + p_.codebooks.size() + p_.error_weights.size() + squares_.size() +
+                               word_bias_.size();
+    std::size_t bytes = floats * sizeof(float) + rotate_.memory_bytes() + rotate_back_.memory_bytes() +
+                        weigh_.memory_bytes() + pair_bytes_.load();
     for (std::size_t m = 0; m < p_.n_subspaces; ++m) bytes += nearest_[m].memory_bytes() + panels_[m].memory_bytes();
     return bytes;
 }
@@ -122,22 +127,26 @@ void PqCodec::transform(ConstMatrix x, MutMatrix y) const {
     rotate_.multiply({z.data(), x.rows, p_.dim}, y);
 }
 
-void PqCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort) const {
+void PqCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort effort) const {
+    const int sweeps = weigh_.rows() == 0 || effort == Effort::rounded ? 0 : effort == Effort::scaled ? 2 : 3;
     parallel_for(x.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin, bytes = code_bytes();
         std::vector<float> y(n * dims_);
-        std::vector<std::uint32_t> numbers(n);
+        std::vector<std::uint32_t> numbers(p_.n_subspaces * n);
         transform(x.slice(begin, end), {y.data(), n, dims_});
         std::uint8_t* out = codes + begin * bytes;
         if (p_.bits == 4) std::memset(out, 0, n * bytes);
         for (std::size_t m = 0; m < p_.n_subspaces; ++m) {
             const std::size_t first = begin_of(m);
-            nearest_[m].assign({y.data() + first, n, begin_of(m + 1) - first, dims_}, numbers.data());
+            nearest_[m].assign({y.data() + first, n, begin_of(m + 1) - first, dims_}, numbers.data() + m * n);
+        }
+        if (sweeps > 0) refine({y.data(), n, dims_}, numbers.data(), sweeps);
+        for (std::size_t m = 0; m < p_.n_subspaces; ++m) {
             for (std::size_t i = 0; i < n; ++i) {
                 if (p_.bits == 8) {
-                    out[i * bytes + m] = static_cast<std::uint8_t>(numbers[i]);
+                    out[i * bytes + m] = static_cast<std::uint8_t>(numbers[m * n + i]);
                 } else {
-                    out[i * bytes + m / 2] |= static_cast<std::uint8_t>(numbers[i] << (m % 2 * 4));
+                    out[i * bytes + m / 2] |= static_cast<std::uint8_t>(numbers[m * n + i] << (m % 2 * 4));
                 }
             }
         }
@@ -297,6 +306,7 @@ const PqCodec::PairTables& PqCodec::pair_tables(int num_threads) const {
             }
         });
         if (p_.bits == 4) pairs->exact = std::move(all);
+        pair_bytes_ = pairs->entries.size() + (pairs->base.size() + pairs->exact.size()) * sizeof(float);
         pairs_ = std::move(pairs);
     });
     return *pairs_;
@@ -341,6 +351,7 @@ void PqCodec::write(store::Writer& out) const {
     out.put_double("expansion", static_cast<double>(p_.expansion));
     out.put<float>("rotation", p_.rotation);
     out.put<float>("codebooks", p_.codebooks);
+    out.put<float>("error_weights", p_.error_weights);
 }
 
 std::shared_ptr<const Codec> PqCodec::read(const store::Reader& in) {
@@ -354,8 +365,10 @@ std::shared_ptr<const Codec> PqCodec::read(const store::Reader& in) {
         p.mean_square = static_cast<float>(in.get_double("mean_square"));
         p.expansion = static_cast<float>(in.get_double("expansion"));
         const auto rotation = in.array<float>("rotation"), codebooks = in.array<float>("codebooks");
+        const auto weights = in.array<float>("error_weights");
         p.rotation.assign(rotation.begin(), rotation.end());
         p.codebooks.assign(codebooks.begin(), codebooks.end());
+        p.error_weights.assign(weights.begin(), weights.end());
         return std::make_shared<PqCodec>(std::move(p));
     } catch (const Error& e) {
         if (e.kind() == ErrorKind::value) in.fail("meta", e.what());

@@ -14,9 +14,14 @@
 // Codewords are means, so |y| is below |x|, by the more the worse the code; and where q is close to x, what the
 // code lacks points to q, too. The second term gives that back (docs/codecs.md). With w = 0 it is the product alone.
 // Symmetric scores put the codewords of a code in the place of the query.
+//
+// Encoding takes the nearest codewords. With `error_weights` W an effort beyond rounding goes on from there, sub-space by
+// sub-space, to make e^T W e small for the error e: errors of one sub-space then make up for those of others
+// in the directions in which near neighbours differ (codec/pq_refine.cpp).
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -37,6 +42,7 @@ struct PqParams {
     int bits = 8;                  // 8 or 4
     std::vector<float> rotation;   // R, (dims, dim); empty: the dims as they are
     std::vector<float> codebooks;  // (n_subspaces, 2^bits, ceil(dims / n_subspaces))
+    std::vector<float> error_weights;  // W, (dims, dims), symmetric and positive definite; may be empty
     float square_weight = 0;       // w, at least 0; 0 for l2
     float mean_square = 0;         // s, at least 0
     float expansion = 10;          // candidates per result that re-ranking needs at 100,000 rows
@@ -92,6 +98,9 @@ private:
     void check() const;
     // y: x.rows x dims().
     void transform(ConstMatrix x, MutMatrix y) const;
+    // Improves the numbers of all rows of y, number m of row i being numbers[m * y.rows + i].
+    void refine(ConstMatrix y, std::uint32_t* numbers, int sweeps) const;
+    void prepare_refinement();
     // Entries (n_subspaces, values) of every row of y, which replace `entries`.
     void fill_entries(ConstMatrix y, std::vector<float>& entries) const;
     // Scores that are sums of entries need these without the cancellation of |q|^2 - 2 <q, c> + |c|^2.
@@ -113,8 +122,11 @@ private:
     std::vector<kernel::PackedPanels> panels_;      // likewise: the codewords
     std::vector<float> squares_;                    // likewise: their squared lengths
     kernel::PackedPanels rotate_, rotate_back_;     // empty without a rotation
+    kernel::PackedPanels weigh_;                    // W; empty without
+    std::vector<float> word_bias_;                  // of a codeword c: -c^T W c / 2 within its sub-space
     mutable std::once_flag pairs_made_;
     mutable std::unique_ptr<PairTables> pairs_;
+    mutable std::atomic<std::size_t> pair_bytes_{0};
 };
 
 }  // namespace residua::codec

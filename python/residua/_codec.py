@@ -103,11 +103,17 @@ class Codec:
         ------
         NotTrainedError, ShapeError, DtypeError, NonFiniteError, InvalidValueError
         """
+        return self._encode(x, num_threads, False)
+
+    def _encode(self, x: ArrayLike, num_threads: int | None, refine: object) -> ByteArray:
+        if not isinstance(refine, bool) and refine != "scale":
+            raise InvalidTypeError(f"refine must be True, False or 'scale', got {refine!r}")
         native = self._trained()
         v, _ = as_vectors(x, self._dim, "x")
         if native.metric == "cosine":
             refuse_zero_rows(v, "x")
-        return native.encode(v, as_threads(num_threads))
+        effort = "scaled" if refine == "scale" else "refined" if refine else "rounded"
+        return native.encode(v, as_threads(num_threads), effort)
 
     def decode(self, codes: ArrayLike, *, num_threads: int | None = None) -> FloatArray:
         """Approximate the vectors (unit vectors under cosine) that gave ``codes``.

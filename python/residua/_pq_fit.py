@@ -22,7 +22,12 @@ _SCORE_RANK = 3
 _OPQ_ROWS = 32_768  # rows that the rotation is learned from
 _OPQ_ROUNDS = 20
 EXPANSION_UNKNOWN = 20.0  # candidates per result for a codec that could not be tried
-_NO_ROTATION = np.empty(0, np.float32)
+MAX_WEIGHTED_DIMS = 2048  # the weights of errors are a dense matrix, too
+NONE = np.empty(0, np.float32)  # no rotation, or no weights
+
+_WEIGHT_ROWS = 16_384  # rows, and queries and neighbours of each, that these weights are learned from
+_WEIGHT_QUERIES = 256
+_WEIGHT_NEIGHBOURS = 50
 
 
 def fit(
@@ -44,7 +49,7 @@ def fit(
     report(0, total)
     most = max(2**bits, min(SAMPLE, _SAMPLE_VALUES // dim))
     rows = _as_metric(_sample(x, most, seed), metric)
-    turn = _NO_ROTATION
+    turn = NONE
     y = rows
     if rotation == "opq":
         turn = learn_rotation(
@@ -57,9 +62,10 @@ def fit(
         )
         y = _core.transform(rows, turn, num_threads)
     books = train_codebooks(y, n_subspaces, bits, seed, num_threads, lambda i: report(rounds + i, total))
+    weights = error_weights(y, seed, num_threads) if dim <= MAX_WEIGHTED_DIMS else NONE
 
     def build(weight: float, square: float, expansion: float) -> _core.Codec:
-        return _core.pq_codec(dim, n_subspaces, bits, metric, turn, books, weight, square, expansion)
+        return _core.pq_codec(dim, n_subspaces, bits, metric, turn, books, weights, weight, square, expansion)
 
     asked = None
     if queries is not None:
@@ -99,6 +105,25 @@ def _score_terms(
     if not (square > 0 and best > 0):
         return 0.0, square
     return best / (2 * square), square
+
+
+def error_weights(y: FloatArray, seed: int, threads: int) -> FloatArray:
+    """Return W such that ``e^T W e`` tells how far an error ``e`` moves the scores of neighbours apart.
+
+    Up to scale, that of ``<e, a - b>`` for near neighbours ``a`` and ``b`` is the second moment of their
+    differences; errors of their codes, which have no direction, add the identity.
+    """
+    rows = _sample(y, _WEIGHT_ROWS, seed + 4)
+    probes = _sample(rows, _WEIGHT_QUERIES, seed + 5)
+    nearness = 2 * _core.transform(probes, rows, threads) - np.einsum("ij,ij->i", rows, rows)
+    near = min(_WEIGHT_NEIGHBOURS, len(rows))
+    around = rows[np.argpartition(-nearness, near - 1, axis=1)[:, :near]]
+    around -= around.mean(axis=1, keepdims=True)
+    moment = _core.gram(around.reshape(-1, rows.shape[1]), threads)
+    mean = float(np.trace(moment)) / len(moment)
+    if not 0 < mean < np.inf:
+        return NONE
+    return np.ascontiguousarray(moment / mean + np.eye(len(moment)), np.float32)
 
 
 def subspaces(dims: int, n_subspaces: int) -> list[slice]:
@@ -148,7 +173,7 @@ def learn_rotation(
         books = train_codebooks(
             y, n_subspaces, bits, seed, threads, lambda _: None, books, 6 if books is None else 1
         )
-        codec = _core.pq_codec(dim, n_subspaces, bits, "ip", _NO_ROTATION, books, 0.0, 0.0, 1.0)
+        codec = _core.pq_codec(dim, n_subspaces, bits, "ip", NONE, books, NONE, 0.0, 0.0, 1.0)
         decoded = codec.decode(codec.encode(y, threads), threads)
         # The orthonormal R that brings R x closest to what the codes stand for.
         product = _core.transform(np.ascontiguousarray(decoded.T), np.ascontiguousarray(x.T), threads)

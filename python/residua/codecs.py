@@ -409,14 +409,7 @@ class RecurrentBinaryCodec(Codec):
         ------
         NotTrainedError, ShapeError, DtypeError, NonFiniteError, InvalidValueError
         """
-        if not isinstance(refine, bool) and refine != "scale":
-            raise InvalidTypeError(f"refine must be True, False or 'scale', got {refine!r}")
-        native = self._trained()
-        v, _ = as_vectors(x, self._dim, "x")
-        if native.metric == "cosine":
-            refuse_zero_rows(v, "x")
-        effort = "scaled" if refine == "scale" else "refined" if refine else "rounded"
-        return native.encode(v, as_threads(num_threads), effort)
+        return self._encode(x, num_threads, refine)
 
     def _recipe(self) -> str:
         return f"recurrent bits={self._bits!r} query_aware={int(self._query_aware)} seed={self._seed}"

@@ -10,7 +10,7 @@ import numpy as np
 from residua import _core, _pq_fit
 from residua._codec import Codec
 from residua._progress import reporter
-from residua._typing import ArrayLike, FloatArray, Metric, Progress
+from residua._typing import ArrayLike, ByteArray, FloatArray, Metric, Progress
 from residua._validate import (
     METRICS,
     as_choice,
@@ -134,7 +134,16 @@ class PQCodec(Codec):
         codec._rotation = "none" if turn is None else "opq"
         flat = np.empty(0, np.float32) if turn is None else turn
         codec._native = _core.pq_codec(
-            dim, n_subspaces, codec._bits, metric, flat, books, 0.0, 0.0, _pq_fit.EXPANSION_UNKNOWN
+            dim,
+            n_subspaces,
+            codec._bits,
+            metric,
+            flat,
+            books,
+            _pq_fit.NONE,
+            0.0,
+            0.0,
+            _pq_fit.EXPANSION_UNKNOWN,
         )
         return codec
 
@@ -238,9 +247,37 @@ class PQCodec(Codec):
         )
         return self
 
+    def encode(
+        self, x: ArrayLike, *, num_threads: int | None = None, refine: bool | Literal["scale"] = False
+    ) -> ByteArray:
+        """Encode vectors, one code per row.
+
+        Parameters
+        ----------
+        x
+            ``(n, dim)`` float32, float16, bfloat16 or float64; finite, and not zero under cosine.
+        num_threads
+            At least 1; None uses the CPUs that the process may use. Codes do not depend on it.
+        refine
+            False takes the nearest codewords. True goes on from these, one sub-space at a time, so that
+            errors of sub-spaces cancel in the directions in which near neighbours differ: about 8 times
+            slower, better by 1 to 2 points of recall@10 without a rotation, and codes decode to vectors a
+            little farther away. ``"scale"`` takes two sweeps instead of three, as symmetric searches do for
+            their queries. Codes stay the same beyond 2,048 dims and for :meth:`from_codebooks`.
+
+        Returns
+        -------
+        ``(n, code_bytes)`` uint8.
+
+        Raises
+        ------
+        NotTrainedError, ShapeError, DtypeError, NonFiniteError, InvalidValueError
+        """
+        return self._encode(x, num_threads, refine)
+
     @classmethod
     def _wrap(cls, native: _core.Codec) -> PQCodec:
-        books, _, _, _ = _core.pq_parts(native)
+        books, *_ = _core.pq_parts(native)
         codec = cls(native.dim, len(books), 8 if books.shape[1] == 256 else 4)
         codec._rotation = "opq" if native.rotation == "opq" else "none"
         codec._native = native

@@ -3,14 +3,11 @@
 // filters within the bound of their data sheet. Rows end where an unreadable page begins and start at
 // odd addresses. Needs no Python, so the same cases run under an emulator.
 #include <doctest/doctest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,9 +18,11 @@
 #include "core/aligned.hpp"
 #include "core/half.hpp"
 #include "kernel/dispatch.hpp"
+#include "kernel_test.hpp"
 
 using namespace residua;
 using namespace residua::kernel;
+using namespace residua::testing;
 
 namespace {
 
@@ -34,63 +33,12 @@ std::vector<std::size_t> dims() {
     return d;
 }
 
-// Memory whose last byte is the last readable one.
-class Guarded {
-public:
-    Guarded() : page_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))), size_((std::size_t{1} << 18) / page_ * page_) {
-        base_ = static_cast<unsigned char*>(
-            mmap(nullptr, size_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-        REQUIRE(base_ != MAP_FAILED);
-        REQUIRE(mprotect(base_ + size_, page_, PROT_NONE) == 0);
-    }
-    ~Guarded() { munmap(base_, size_ + page_); }
-    Guarded(const Guarded&) = delete;
-    Guarded& operator=(const Guarded&) = delete;
-
-    template <class T>
-    T* place(const std::vector<T>& x) {
-        REQUIRE(x.size() * sizeof(T) <= size_);
-        auto* p = reinterpret_cast<T*>(base_ + size_ - x.size() * sizeof(T));
-        std::memcpy(p, x.data(), x.size() * sizeof(T));
-        return p;
-    }
-
-private:
-    std::size_t page_, size_;
-    unsigned char* base_;
-};
-
-std::mt19937& rng() {
-    static std::mt19937 r(7);
-    return r;
-}
-
-std::vector<float> normals(std::size_t n) {
-    std::normal_distribution<float> normal;
-    std::vector<float> x(n);
-    for (float& v : x) v = normal(rng());
-    return x;
-}
-
-template <class T>
-std::vector<T> bytes(std::size_t n) {
-    std::uniform_int_distribution<int> any(0, 255);
-    std::vector<T> x(n);
-    for (T& v : x) v = static_cast<T>(any(rng()));
-    return x;
-}
-
 using Convert = void (*)(const float*, std::uint16_t*, std::size_t);
 
 std::vector<std::uint16_t> halves(std::size_t n, Convert convert) {
     std::vector<std::uint16_t> h(n);
     convert(normals(n).data(), h.data(), n);
     return h;
-}
-
-template <class T>
-bool same_bits(const T& a, const T& b) {
-    return std::memcmp(&a, &b, sizeof(T)) == 0;
 }
 
 // A bound on the sum of the magnitudes of the terms: (|q| + |x|)^2 covers products and squares.

@@ -89,6 +89,8 @@ def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTa
         "flat-exact-l2": by_number,
         "flat-binary-int8": bits,
         "flat-waiting": waiting,
+        "codec-pq8": rz.PQCodec(DIM, 4).fit(x, metric="l2"),
+        "codec-pq4-opq": rz.PQCodec(DIM, 7, bits=4, rotation="opq").fit(x),
         "codec-scalar8": rz.ScalarCodec(DIM, 8).fit(x, metric="l2"),
         "codec-scalar4": rz.ScalarCodec(DIM, 4).fit(x),
         "table-scalar4": rz.EmbeddingTable(x[:50], rz.ScalarCodec(DIM, 4)),

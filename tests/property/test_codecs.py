@@ -88,6 +88,60 @@ def test_scalar_codes(x: np.ndarray, bits: int, metric: str, fitted: int) -> Non
     np.testing.assert_array_equal(found, np.take_along_axis(scores, best, axis=1))
 
 
+def enough_rows(x: np.ndarray, wanted: int) -> np.ndarray:
+    """Repeat rows up to a number: k-means has fewer distinct rows than codewords then."""
+    return np.resize(x, (max(wanted, len(x)), x.shape[1]))
+
+
+@FAST
+@given(
+    x=matrices(limit=1e4),
+    part=st.floats(0, 1),
+    rotation=st.sampled_from(["none", "none", "opq"]),
+    metric=METRICS,
+)
+def test_product_codes(x: np.ndarray, part: float, rotation: str, metric: str) -> None:
+    dim = x.shape[1]
+    codec = rz.PQCodec(dim, max(1, round(part * dim)), bits=4, rotation=rotation)
+    promised = codec.code_bytes
+    codec.fit(enough_rows(x, 16), metric=metric)
+    codes = codec.encode(x)
+    assert codes.shape == (len(x), promised)
+    decoded = codec.decode(codes)
+    assert np.isfinite(decoded).all()
+    assert np.isfinite(codec.symmetric_scores(codes, codes)).all()
+    loaded = round_trip(codec)
+    assert loaded.fingerprint == codec.fingerprint
+    np.testing.assert_array_equal(loaded.encode(x), codes)
+    np.testing.assert_array_equal(loaded.decode(codes), decoded)
+    # The scan behind the bound finds what scoring every code finds.
+    index = rz.FlatIndex(dim, metric=metric, codec=codec, vectors="none")
+    index.add(x)
+    hits = index.search(x[:5], 3, rerank=False)
+    scores = codec.scores(x[:5], codes) * (-1 if metric == "l2" else 1)
+    best = -np.sort(-scores, axis=1)[:, :3]
+    found = np.take_along_axis(scores, hits.ids[:, : best.shape[1]], axis=1)
+    np.testing.assert_array_equal(found, best)
+
+
+@settings(FAST, max_examples=30)
+@given(x=matrices(max_rows=12, limit=1e4), metric=METRICS, columns=st.integers(1, 4))
+def test_product_codes_of_bytes(x: np.ndarray, metric: str, columns: int) -> None:
+    dim = x.shape[1]
+    codec = rz.PQCodec(dim, min(dim, columns), bits=8).fit(enough_rows(x, 256), metric=metric)
+    codes = codec.encode(x)
+    # No more distinct rows than codewords: every row is one of them, up to rounding.
+    wanted = x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) if metric == "cosine" else x
+    np.testing.assert_allclose(codec.decode(codes), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+    index = rz.FlatIndex(dim, metric=metric, codec=codec, vectors="none")
+    index.add(x)
+    hits = index.search(x[:5], 3, rerank=False)
+    scores = codec.scores(x[:5], codes) * (-1 if metric == "l2" else 1)
+    best = -np.sort(-scores, axis=1)[:, :3]
+    found = np.take_along_axis(scores, hits.ids[:, : best.shape[1]], axis=1)
+    np.testing.assert_array_equal(found, best)
+
+
 TABLE = rz.EmbeddingTable(
     np.random.default_rng(0).standard_normal((30, 5)).astype("f4"), rz.ScalarCodec(5, 4)
 )

@@ -175,8 +175,10 @@ struct TileSums {
     F32 v[NQ][kPanelRows / F32::kLanes];
 };
 
-template <std::size_t NQ>
-inline TileSums<NQ> tile_sums(const float* q, std::size_t q_stride, const float* panel, std::size_t d) {
+// D is d where the compiler is to know it, or 0; sums are the same.
+template <std::size_t NQ, std::size_t D = 0>
+inline TileSums<NQ> tile_sums(const float* q, std::size_t q_stride, const float* panel, std::size_t dims) {
+    const std::size_t d = D == 0 ? dims : D;
     constexpr std::size_t L = F32::kLanes;
     constexpr std::size_t V = kPanelRows / L;
     constexpr std::size_t C = V == 1 ? 2 : 1;
@@ -230,7 +232,7 @@ inline void simd_gemm_panel(const float* q, std::size_t q_stride, std::size_t nq
     }
 }
 
-template <std::size_t NQ>
+template <std::size_t NQ, std::size_t D = 0>
 void nearest_tile(const float* q, std::size_t q_stride, const float* panels, std::size_t n_panels, std::size_t d,
                   const float* bias, std::size_t number, float* best, float* at, std::uint32_t* out) {
     constexpr std::size_t L = F32::kLanes;
@@ -246,7 +248,7 @@ void nearest_tile(const float* q, std::size_t q_stride, const float* panels, std
         panel_of[i][v] = number == 0 ? f32_zero() : f32_load(at + j);
     });
     for (std::size_t p = 0; p < n_panels; ++p) {
-        const TileSums<NQ> sums = tile_sums<NQ>(q, q_stride, panels + p * d * kPanelRows, d);
+        const TileSums<NQ> sums = tile_sums<NQ, D>(q, q_stride, panels + p * d * kPanelRows, d);
         const F32 here = f32_set(static_cast<float>(number + p));
         for_each([&](std::size_t i, std::size_t v, std::size_t) {
             f32_keep_larger(f32_add(sums.v[i][v], f32_load(bias + p * kPanelRows + v * L)), here, top[i][v],
@@ -285,6 +287,11 @@ inline void simd_nearest_panels(const float* q, std::size_t q_stride, std::size_
         case 3: return nearest_tile<3>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
         case 4: return nearest_tile<4>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
         case 5: return nearest_tile<5>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        default: break;
+    }
+    switch (d) {  // sub-spaces of product quantization are narrow
+        case 4: return nearest_tile<6, 4>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
+        case 8: return nearest_tile<6, 8>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
         default: return nearest_tile<6>(q, q_stride, panels, n_panels, d, bias, number, best, at, out);
     }
 }

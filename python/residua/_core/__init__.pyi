@@ -117,11 +117,12 @@ def pq_codec(
     metric: str,
     rotation: FloatArray,
     codebooks: FloatArray,
+    error_weights: FloatArray,
     square_weight: float,
     mean_square: float,
     expansion: float,
 ) -> Codec: ...
-def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float]: ...
+def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float, FloatArray]: ...
 def residual_codec(
     dim: int,
     beam: int,
