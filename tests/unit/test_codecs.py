@@ -331,7 +331,7 @@ def test_degenerate_data(name: str, kind: str, metric: str, tmp_path: Path) -> N
 
 
 def test_zero_rows_where_they_have_a_meaning() -> None:
-    x = vectors(60, 40, 9)
+    x = vectors(300, 40, 9)
     x[7] = 0
     for metric in ("ip", "l2"):
         for name in CODECS:
