@@ -31,8 +31,12 @@ std::vector<float> random_rows(std::size_t n, unsigned seed) {
     return x;
 }
 
-std::unique_ptr<HNSWIndex> make(bool codes) {
-    auto index = std::make_unique<HNSWIndex>(kDim, Metric::l2, store::VectorMode::float32, codes, "", GraphParams{8, 60, 1});
+enum class Walks { floats, codes, records };
+
+std::unique_ptr<HNSWIndex> make(Walks walks) {
+    const bool codes = walks != Walks::floats;
+    auto index = std::make_unique<HNSWIndex>(kDim, Metric::l2, store::VectorMode::float32, codes, "",
+                                             GraphParams{8, 60, 1, walks == Walks::records});
     if (codes) {
         index->set_codec(std::make_shared<codec::FloatCodec>(kDim, codec::FloatCodec::Type::f16, Metric::l2), 1);
     }
@@ -54,8 +58,8 @@ void check_shape(const HNSWIndex& index) {
 }  // namespace
 
 TEST_CASE("graph: every row stays reachable through changes") {
-    for (const bool codes : {false, true}) {
-        const auto index = make(codes);
+    for (const Walks walks : {Walks::floats, Walks::codes, Walks::records}) {
+        const auto index = make(walks);
         const auto x = random_rows(1500, 1);
         index->add({x.data(), 1000, kDim}, nullptr, false, 2);
         check_shape(*index);
@@ -75,7 +79,7 @@ TEST_CASE("graph: every row stays reachable through changes") {
 
 TEST_CASE("graph: the same for any number of threads") {
     const auto x = random_rows(3000, 2);
-    const auto a = make(true), b = make(true);
+    const auto a = make(Walks::records), b = make(Walks::records);
     a->add({x.data(), 3000, kDim}, nullptr, false, 1);
     b->add({x.data(), 3000, kDim}, nullptr, false, 3);
     SearchParams params;
@@ -86,8 +90,8 @@ TEST_CASE("graph: the same for any number of threads") {
 }
 
 TEST_CASE("graph: searches beside one writer") {
-    for (const bool codes : {false, true}) {
-        const auto index = make(codes);
+    for (const Walks walks : {Walks::floats, Walks::codes, Walks::records}) {
+        const auto index = make(walks);
         const auto x = random_rows(1200, 3);
         index->add({x.data(), 400, kDim}, nullptr, false, 1);
         std::atomic<std::int64_t> removed_below{0};
