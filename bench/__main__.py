@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sets(case: Case, folders: Sequence[Path], n_queries: int | None) -> list[BenchData]:
     """The data that a case is measured on, in the size that it asks for."""
-    if case.kind == "import":
+    if case.kind in ("import", "filter"):
         return [_NO_DATA]
     if not folders:
         raise DataError(f"case {case.name} needs --data DIR")

@@ -32,6 +32,8 @@ KINDS = (
     "table",
     "peers",
     "funnel",
+    "filter",
+    "tune",
     "lists",
 )
 
@@ -50,6 +52,8 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "dtype",
             "funnel",
             "nlist",
+            "n_codebooks",
+            "beam",
         }
     ),
     "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows"}),

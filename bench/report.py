@@ -36,6 +36,9 @@ _COLUMNS = (
     ("build_seconds", "build s", "{:.2f}"),
     ("random_gb_per_second", "GB/s, random rows", "{:.2f}"),
     ("ordered_gb_per_second", "GB/s, rows in order", "{:.2f}"),
+    ("matches", "rows that match", "{:,}"),
+    ("cold_us", "µs, not evaluated before", "{:.0f}"),
+    ("cached_us", "µs, again, Python included", "{:.1f}"),
     ("import_seconds", "import s", "{:.3f}"),
     ("process_seconds", "whole process s", "{:.3f}"),
 )

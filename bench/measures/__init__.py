@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.measures.filters import measure_filters
 from bench.measures.funnel import measure_funnel
 from bench.measures.importing import measure_import
 from bench.measures.lists import measure_lists
@@ -13,6 +14,7 @@ from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
 from bench.measures.session import Outcome, Session
 from bench.measures.speed import measure_encode_fit, measure_scan, measure_single_query, measure_threads
 from bench.measures.table import measure_table
+from bench.measures.tuning import measure_tune
 
 __all__ = ["MEASURES", "Outcome", "Session"]
 
@@ -28,5 +30,7 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "table": measure_table,
     "peers": measure_peers,
     "funnel": measure_funnel,
+    "filter": measure_filters,
+    "tune": measure_tune,
     "lists": measure_lists,
 }

@@ -28,8 +28,11 @@ def _unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def family_of(factory: str) -> str:
-    """The family that a bar names: RaBitQ, EDEN, SQ, PQ, OPQ, Flat or BinaryFlat.
+    """The family that a bar names: RaBitQ, EDEN, SQ, PQ, OPQ, RQ, PRQ, LSQ, Flat or
+    BinaryFlat.
 
+    >>> family_of("PRQ2x4x8")
+    'PRQ'
     >>> family_of("OPQ48,PQ48x8"), family_of("RR384,EDEN2"), family_of("PQ96x4fs")
     ('OPQ', 'EDEN', 'PQ')
     """
@@ -37,7 +40,7 @@ def family_of(factory: str) -> str:
         return "BinaryFlat"
     if factory.startswith("OPQ"):
         return "OPQ"
-    match = re.match(r"(RaBitQ|EDEN|SQ|PQ|Flat)", factory.split(",")[-1])
+    match = re.match(r"(RaBitQ|EDEN|SQ|PQ|RQ|PRQ|LSQ|Flat)", factory.split(",")[-1])
     return match.group(1) if match else factory
 
 

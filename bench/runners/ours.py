@@ -124,6 +124,10 @@ class OursRunner:
                 rotation=options.get("rotation", "none"),
                 seed=seed,
             )
+        elif kind == "residual":
+            codec = rz.ResidualCodec(
+                data.dim, options.get("n_codebooks", 7), beam=options.get("beam", 4), seed=seed
+            )
         elif kind == "float16":
             codec = rz.FloatCodec(data.dim, "float16")
         elif kind == "binary":
@@ -132,7 +136,8 @@ class OursRunner:
             codec = rz.BinaryCodec(data.dim, bits=bits, rotation=options.get("rotation", "none"), seed=seed)
         else:
             raise UnusableSpecError(
-                f"codec {kind!r} is not known; known are float32, float16, scalar, pq, recurrent, binary"
+                f"codec {kind!r} is not known; known are float32, float16, scalar, pq, recurrent, residual, "
+                "binary"
             )
         if kind == "float16":
             codec.fit(data.base[:1], metric=data.metric)
@@ -185,6 +190,8 @@ def _label(spec: Spec) -> str:
         parts = [f"scalar {options.get('bits', 8)} bit"]
     elif options["codec"] == "pq":
         parts = [f"PQ {options.get('per_dim', 0.125):g} per dim x{options.get('bits', 8)}"]
+    elif options["codec"] == "residual":
+        parts = [f"residual {options.get('n_codebooks', 7)} codebooks, beam {options.get('beam', 4)}"]
     elif options["codec"] == "binary":
         scoring = "Hamming" if options.get("scoring") == "symmetric" else "asymmetric"
         size = f" {options['code_bits']:g} bit" if "code_bits" in options else ""

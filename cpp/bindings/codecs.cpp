@@ -13,6 +13,7 @@
 #include "codec/normalize.hpp"
 #include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/residual_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
@@ -120,7 +121,7 @@ CodecPtr recurrent_codec(std::size_t dim, double bits, const std::string& metric
 }
 
 CodecPtr scalar_codec(std::size_t dim, int bits, const std::string& metric, bool per_vector, const Array<float>& center,
-                      const Array<float>& query_mean, const Array<float>& step, float expansion) {
+                      const Array<float>& query_mean, const Array<float>& step, float expansion, bool unit_scale) {
     codec::ScalarParams p;
     p.metric = parse_metric(metric);
     p.dim = dim;
@@ -130,7 +131,32 @@ CodecPtr scalar_codec(std::size_t dim, int bits, const std::string& metric, bool
     p.query_mean = to_vector(query_mean);
     p.step = to_vector(step);
     p.expansion = expansion;
+    p.unit_scale = unit_scale;
     return std::make_shared<codec::ScalarCodec>(std::move(p));
+}
+
+const codec::ScalarCodec& as_scalar(const Codec& c) {
+    if (const auto* s = dynamic_cast<const codec::ScalarCodec*>(&c)) return *s;
+    throw Error(ErrorKind::unsupported, "only scalar codecs have levels");
+}
+
+// (middle of every dim, step of every dim, whether all vectors have a scale of 1)
+py::tuple scalar_ranges(const Codec& c) {
+    const codec::ScalarParams& p = as_scalar(c).params();
+    const auto n = static_cast<py::ssize_t>(p.dim);
+    return py::make_tuple(to_numpy(std::vector<float>(p.center), {n}), to_numpy(std::vector<float>(p.step), {n}),
+                          p.unit_scale);
+}
+
+py::array_t<std::uint8_t> encode_levels(const Codec& c, const Array<std::uint8_t>& levels, int num_threads) {
+    const auto rows = matrix(levels);
+    if (rows.cols != c.dim()) throw Error(ErrorKind::shape, "levels: expected one per dim");
+    const codec::ScalarCodec& scalar = as_scalar(c);
+    py::array_t<std::uint8_t> out({levels.shape(0), static_cast<py::ssize_t>(c.code_bytes())});
+    std::uint8_t* codes = out.mutable_data();
+    py::gil_scoped_release release;
+    scalar.encode_levels(rows.data, rows.rows, codes, resolve_num_threads(num_threads));
+    return out;
 }
 
 CodecPtr pq_codec(std::size_t dim, std::size_t n_subspaces, int bits, const std::string& metric,
@@ -166,6 +192,19 @@ py::tuple pq_parts(const Codec& c) {
                           rotation, p.square_weight, p.mean_square,
                           to_numpy(std::vector<float>(p.error_weights),
                                    {static_cast<py::ssize_t>(p.error_weights.size())}));
+}
+
+CodecPtr residual_codec(std::size_t dim, std::size_t beam, const std::string& metric, const Array<float>& center,
+                        const Array<float>& codebooks, const Array<float>& levels, float expansion) {
+    codec::ResidualParams p;
+    p.metric = parse_metric(metric);
+    p.dim = dim;
+    p.beam = beam;
+    p.center = to_vector(center);
+    p.codebooks = to_vector(codebooks);
+    p.levels = to_vector(levels);
+    p.expansion = expansion;
+    return std::make_shared<codec::ResidualCodec>(std::move(p));
 }
 
 py::array_t<double> gram(const Array<float>& x, int num_threads) {
@@ -274,6 +313,16 @@ void register_codecs(py::module_& m) {
                                    const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c);
                                    return r != nullptr ? r->block_dims() : 0;
                                })
+        .def_property_readonly("n_codebooks",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::ResidualCodec*>(&c);
+                                   return r != nullptr ? r->n_codebooks() : 0;
+                               })
+        .def_property_readonly("beam",
+                               [](const Codec& c) {
+                                   const auto* r = dynamic_cast<const codec::ResidualCodec*>(&c);
+                                   return r != nullptr ? r->params().beam : 0;
+                               })
         .def_property_readonly("memory_bytes", &Codec::memory_bytes)
         .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
         .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("effort") = "rounded")
@@ -312,11 +361,16 @@ void register_codecs(py::module_& m) {
           py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("block_dims"), py::arg("group_block"),
           py::arg("encode_map"), py::arg("query_map"), py::arg("query_scale"), py::arg("step"), py::arg("levels"));
     m.def("scalar_codec", &scalar_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"), py::arg("per_vector"),
-          py::arg("center"), py::arg("query_mean"), py::arg("step"), py::arg("expansion"));
+          py::arg("center"), py::arg("query_mean"), py::arg("step"), py::arg("expansion"),
+          py::arg("unit_scale") = false);
+    m.def("scalar_ranges", &scalar_ranges, py::arg("codec"));
+    m.def("encode_levels", &encode_levels, py::arg("codec"), py::arg("levels"), py::arg("num_threads"));
     m.def("pq_codec", &pq_codec, py::arg("dim"), py::arg("n_subspaces"), py::arg("bits"), py::arg("metric"),
           py::arg("rotation"), py::arg("codebooks"), py::arg("error_weights"), py::arg("square_weight"),
           py::arg("mean_square"), py::arg("expansion"));
     m.def("pq_parts", &pq_parts, py::arg("codec"));
+    m.def("residual_codec", &residual_codec, py::arg("dim"), py::arg("beam"), py::arg("metric"), py::arg("center"),
+          py::arg("codebooks"), py::arg("levels"), py::arg("expansion"));
     m.def(
         "with_expansion",
         [](const Codec& c, float expansion) {

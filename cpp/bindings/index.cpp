@@ -6,11 +6,13 @@
 #include <algorithm>
 
 #include "bindings/arrays.hpp"
+#include "bindings/columns.hpp"
 #include "bindings/register.hpp"
 #include "core/matrix_checks.hpp"
 #include "core/parallel.hpp"
 #include "index/embedding_table.hpp"
 #include "index/flat_index.hpp"
+#include "index/hnsw_index.hpp"
 #include "index/index.hpp"
 
 namespace residua::bindings {
@@ -18,6 +20,7 @@ namespace {
 
 using index::Filter;
 using index::FlatIndex;
+using index::HNSWIndex;
 using index::IdList;
 using index::SearchParams;
 using index::SearchResult;
@@ -36,9 +39,10 @@ IdList to_ids(const py::object& ids) {
     return out;
 }
 
-// None, ids as above, or a boolean mask.
+// None, ids as above, a boolean mask, or an expression.
 Filter to_filter(const py::object& filter) {
     if (filter.is_none()) return {};
+    if (py::isinstance<filter::Expr>(filter)) return filter::ExprPtr(filter.cast<std::shared_ptr<filter::Expr>>());
     if (py::isinstance<py::array_t<bool>>(filter)) {
         const auto mask = filter.cast<Array<bool>>();
         return std::vector<std::uint8_t>(mask.data(), mask.data() + mask.size());
@@ -130,25 +134,37 @@ SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t
     return p;
 }
 
-py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads) {
+std::vector<std::uint32_t> to_lists(const py::object& lists) {
+    if (lists.is_none()) return {};
+    const auto a = lists.cast<Array<std::uint32_t>>();
+    return {a.data(), a.data() + a.size()};
+}
+
+py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads,
+               const py::object& columns, const py::object& lists) {
     const ConstMatrix rows = matrix(x);
     const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
     const IdList* chosen = ids.is_none() ? nullptr : &given;
+    const auto fields = index.fields();
+    const filter::Columns::Batch cells = to_batch(columns, fields);
+    const std::vector<std::uint32_t> places = to_lists(lists);
     IdList added;
     {
         py::gil_scoped_release release;
-        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads));
+        added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads), columns.is_none() ? nullptr : &cells,
+                          places);
     }
     return to_array(added);
 }
 
 py::tuple search(const TableIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
                  std::int64_t rerank, const py::object& filter, int num_threads,
-                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t nprobe) {
+                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t nprobe, std::size_t ef) {
     const ConstMatrix q = matrix(queries);
     const Filter rows = to_filter(filter);
     SearchParams params = make_params(k, scoring, rerank, &rows, num_threads);
     for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
+    params.ef = ef;
     params.nprobe = nprobe;
     SearchResult r;
     {
@@ -159,11 +175,12 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
 }
 
 py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
-                       const py::object& filter, int num_threads, std::size_t nprobe) {
+                       const py::object& filter, int num_threads, std::size_t nprobe, std::size_t ef) {
     const auto queries = matrix(codes);
     const Filter rows = to_filter(filter);
     SearchParams params = make_params(k, "symmetric", rerank, &rows, num_threads);
     params.nprobe = nprobe;
+    params.ef = ef;
     SearchResult r;
     {
         py::gil_scoped_release release;
@@ -190,10 +207,52 @@ py::tuple range_search(const TableIndex& index, const Array<float>& queries, flo
                           to_numpy(std::move(r.scores), {n}));
 }
 
+void set_columns(TableIndex& index, const py::object& ids, const py::list& columns) {
+    const IdList given = to_ids(ids);
+    const auto fields = index.fields();
+    const filter::Columns::Batch cells = to_batch(columns, fields);
+    py::gil_scoped_release release;
+    index.set_columns(given, cells);
+}
+
+py::list columns_of(const TableIndex& index, const py::object& ids) {
+    const IdList given = to_ids(ids);
+    filter::Columns::Batch cells;
+    {
+        py::gil_scoped_release release;
+        cells = index.columns(given);
+    }
+    return batch_to_python(cells, index.fields());
+}
+
 std::size_t remove(TableIndex& index, const py::object& ids, bool ignore_missing) {
     const IdList given = to_ids(ids);
     py::gil_scoped_release release;
     return index.remove(given, ignore_missing);
+}
+
+py::object add_codes(TableIndex& index, const Array<std::uint8_t>& codes, const py::object& ids,
+                     const py::object& lists) {
+    const auto rows = matrix(codes);
+    const std::vector<std::uint32_t> places = to_lists(lists);
+    const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
+    IdList added;
+    {
+        py::gil_scoped_release release;
+        added = index.add_codes(rows.data, rows.rows, ids.is_none() ? nullptr : &given, places);
+    }
+    return to_array(added);
+}
+
+py::array_t<std::uint8_t> codes_of(const TableIndex& index, const py::object& ids) {
+    const IdList given = to_ids(ids);
+    std::vector<std::uint8_t> codes;
+    {
+        py::gil_scoped_release release;
+        codes = index.codes(given);
+    }
+    const auto n = static_cast<py::ssize_t>(given.size());
+    return to_numpy(std::move(codes), {n, static_cast<py::ssize_t>(index.codec()->code_bytes())});
 }
 
 void take_back(TableIndex& index, const py::object& ids, std::int64_t max_id) {
@@ -236,15 +295,28 @@ void register_index(py::module_& m) {
                  const auto n = static_cast<py::ssize_t>(v.size() / i.dim());
                  return to_numpy(std::move(v), {n, static_cast<py::ssize_t>(i.dim())});
              })
-        .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"))
+        .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"),
+             py::arg("columns") = py::none(), py::arg("lists") = py::none())
+        .def_property_readonly("fields", [](const TableIndex& i) { return fields_to_python(i.fields()); })
+        .def("declare_columns",
+             [](TableIndex& i, const std::vector<std::pair<std::string, std::string>>& fields) {
+                 i.declare_columns(to_fields(fields));
+             },
+             py::arg("fields"))
+        .def("set_columns", &set_columns, py::arg("ids"), py::arg("columns"))
+        .def("columns", &columns_of, py::arg("ids"))
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
              py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{},
-             py::arg("nprobe") = std::size_t{0})
+             py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0})
         .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
-             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0})
+             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0})
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
+        .def("add_codes", &add_codes, py::arg("codes"), py::arg("ids"), py::arg("lists") = py::none())
+        .def("codes_of", &codes_of, py::arg("ids"))
+        .def("all_ids", [](const TableIndex& i) { return to_array(i.all_ids()); })
+        .def_property("tuning", &TableIndex::tuning, &TableIndex::set_tuning)
         .def("take_back", &take_back, py::arg("ids"), py::arg("max_id"))
         .def_property_readonly("max_id", &TableIndex::max_id)
         .def("get", &get, py::arg("ids"))
@@ -263,6 +335,35 @@ void register_index(py::module_& m) {
              py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"))
         .def("set_codec", &FlatIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
              py::call_guard<py::gil_scoped_release>());
+
+    py::class_<HNSWIndex, TableIndex, std::shared_ptr<HNSWIndex>>(m, "HNSWIndex")
+        .def(py::init([](std::size_t dim, const std::string& metric, const std::string& vectors, bool wants_codec,
+                         const std::string& codec_recipe, std::size_t m_links, std::size_t ef_construction,
+                         std::uint64_t seed, bool turbo) {
+                 return std::make_shared<HNSWIndex>(dim, parse_metric(metric), store::parse_vector_mode(vectors),
+                                                    wants_codec, codec_recipe,
+                                                    index::GraphParams{m_links, ef_construction, seed, turbo});
+             }),
+             py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"),
+             py::arg("M"), py::arg("ef_construction"), py::arg("seed"), py::arg("turbo"))
+        .def("set_codec", &HNSWIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
+             py::call_guard<py::gil_scoped_release>())
+        .def_property_readonly("M", [](const HNSWIndex& i) { return i.params().m; })
+        .def_property_readonly("turbo", [](const HNSWIndex& i) { return i.params().turbo; })
+        .def_property_readonly("ef_construction", [](const HNSWIndex& i) { return i.params().ef_construction; })
+        .def("shape", [](const HNSWIndex& i) {
+            HNSWIndex::Shape s;
+            {
+                py::gil_scoped_release release;
+                s = i.shape();
+            }
+            py::dict d;
+            d["edges"] = s.edges;
+            d["entries"] = s.entries;
+            d["unreachable"] = s.unreachable;
+            d["to_removed"] = s.to_removed;
+            return d;
+        });
 
     m.def(
         "load",

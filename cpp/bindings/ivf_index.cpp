@@ -58,6 +58,22 @@ void register_ivf_index(py::module_& m) {
         .def_property_readonly("seed", &IvfIndex::seed)
         .def_property_readonly("default_nprobe", &IvfIndex::default_nprobe)
         .def_property_readonly("fit", &fit_of)
+        .def("centroids",
+             [](const IvfIndex& index) {
+                 auto c = index.centroids();
+                 const auto n = static_cast<py::ssize_t>(c.size() / index.dim());
+                 return to_numpy(std::move(c), {n, static_cast<py::ssize_t>(index.dim())});
+             })
+        .def("take_as_trained", &IvfIndex::take_as_trained)
+        .def("lists_of",
+             [](const IvfIndex& index, const Array<std::int64_t>& ids) {
+                 index::IdList given;
+                 given.ints.assign(ids.data(), ids.data() + ids.size());
+                 auto lists = index.lists_of(given);
+                 const auto n = static_cast<py::ssize_t>(lists.size());
+                 return to_numpy(std::move(lists), {n});
+             },
+             py::arg("ids"))
         .def("list_sizes", [](const IvfIndex& index) {
             auto sizes = index.list_sizes();
             const auto n = static_cast<py::ssize_t>(sizes.size());

@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     residua::bindings::register_store(m);
     residua::bindings::register_training(m);
     residua::bindings::register_codecs(m);
+    residua::bindings::register_columns(m);
     residua::bindings::register_index(m);
     residua::bindings::register_ivf_index(m);
     residua::bindings::register_embedding_table(m);

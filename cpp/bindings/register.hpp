@@ -8,6 +8,7 @@ namespace residua::bindings {
 void register_errors(pybind11::module_& m);
 void register_kernels(pybind11::module_& m);
 void register_store(pybind11::module_& m);
+void register_columns(pybind11::module_& m);
 void register_training(pybind11::module_& m);
 void register_codecs(pybind11::module_& m);
 void register_index(pybind11::module_& m);
@@ -15,6 +16,7 @@ void register_ivf_index(pybind11::module_& m);
 void register_embedding_table(pybind11::module_& m);
 void register_bit_kernels(pybind11::module_& kernels);
 void register_plane_kernels(pybind11::module_& kernels);
+void register_set_kernels(pybind11::module_& kernels);
 void register_byte_kernels(pybind11::module_& kernels);
 void register_lookup_kernels(pybind11::module_& kernels);
 void register_float_kernels(pybind11::module_& k);

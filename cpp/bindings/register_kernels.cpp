@@ -26,6 +26,7 @@ void register_kernels(py::module_& m) {
     register_byte_kernels(k);
     register_lookup_kernels(k);
     register_float_kernels(k);
+    register_set_kernels(k);
 }
 
 }  // namespace residua::bindings

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What fits written in Python take from cpp/train.
+#include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +12,7 @@
 #include "core/parallel.hpp"
 #include "train/kmeans.hpp"
 #include "train/nearest.hpp"
+#include "train/residual.hpp"
 
 namespace residua::bindings {
 namespace {
@@ -56,6 +58,23 @@ py::tuple nearest_centroids(const Array<float>& x, const Array<float>& centroids
     return py::make_tuple(which, values);
 }
 
+py::array_t<float> train_residual(const Array<float>& x, std::size_t n_codebooks, std::size_t beam, std::uint64_t seed,
+                                  int num_threads, const std::function<void(int, int)>& progress) {
+    train::ResidualOptions o;
+    o.n_codebooks = n_codebooks;
+    o.beam = beam;
+    o.seed = seed;
+    o.num_threads = resolve_num_threads(num_threads);
+    o.progress = progress;  // takes the GIL by itself
+    const ConstMatrix rows = matrix(x);
+    std::vector<float> books;
+    {
+        py::gil_scoped_release release;
+        books = train::train_residual(rows, o);
+    }
+    return to_numpy(std::move(books), {static_cast<py::ssize_t>(n_codebooks * train::kCodewords), x.shape(1)});
+}
+
 }  // namespace
 
 void register_training(py::module_& m) {
@@ -63,6 +82,8 @@ void register_training(py::module_& m) {
           py::arg("max_rows") = 0, py::arg("seed") = 0, py::arg("num_threads") = 1, py::arg("start") = py::none());
     m.def("nearest_centroids", &nearest_centroids, py::arg("x"), py::arg("centroids"), py::arg("m"),
           py::arg("product"), py::arg("num_threads"));
+    m.def("train_residual", &train_residual, py::arg("x"), py::arg("n_codebooks"), py::arg("beam"), py::arg("seed"),
+          py::arg("num_threads"), py::arg("progress"));
 }
 
 }  // namespace residua::bindings

@@ -186,6 +186,10 @@ void BinaryCodec::project(ConstMatrix x, bool centred, MutMatrix y) const {
     if (!map_.empty()) map_.multiply({z.data(), x.rows, dim_}, y);
 }
 
+bool BinaryCodec::is_code(const std::uint8_t* code) const {
+    return bits_ % 8 == 0 || (code[bits_ / 8] & (0xFFu >> (bits_ % 8))) == 0;
+}
+
 void BinaryCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort) const {
     parallel_for(x.rows, map_.empty() ? kChunk : kRotateChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         if (map_.empty()) {

@@ -49,6 +49,7 @@ public:
     void decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const override;
     void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const override;
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
+    bool is_code(const std::uint8_t* code) const override;
     // The metric between the query and the decoded signs. Under cosine behind a rotation, lengths are kept as
     // float16: scores are within 1e-3 of their size.
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;

@@ -46,12 +46,14 @@ struct ByteFamily {
 
 }  // namespace
 
-ByteQuery::ByteQuery(const ByteLayout& layout, std::span<const float> weights, float constant) : constant_(constant) {
+ByteQuery::ByteQuery(const ByteLayout& layout, std::span<const float> weights, float constant, bool precise)
+    : constant_(constant) {
     if (weights.size() > layout.dims()) {
         throw Error(ErrorKind::shape, "a layout of " + std::to_string(layout.dims()) + " dims got " +
                                           std::to_string(weights.size()) + " weights");
     }
     set_fine(layout, weights);
+    if (precise) set_rest(layout, weights);
     set_coarse(layout);
 }
 
@@ -76,6 +78,22 @@ void ByteQuery::set_fine(const ByteLayout& layout, std::span<const float> weight
         sum += q;
     }
     offset_ = static_cast<std::int64_t>(layout.top()) * sum;
+}
+
+void ByteQuery::set_rest(const ByteLayout& layout, std::span<const float> weights) {
+    rest_.assign(layout.dims(), 0);
+    rest_unit_ = 0.5 * static_cast<double>(unit_) / kFineMax;
+    std::int64_t sum = 0;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+        const double rest = static_cast<double>(weights[i]) - static_cast<double>(unit_) * fine_[place(layout, i)];
+        rest_sum_ += std::fabs(rest);
+        if (rest_unit_ == 0) continue;
+        // The unit is rounded, so that the largest weight may miss by a little more than half of it.
+        const double q = std::clamp(std::nearbyint(rest / rest_unit_), -double{kFineMax}, double{kFineMax});
+        rest_[place(layout, i)] = static_cast<std::int16_t>(q);
+        sum += static_cast<std::int64_t>(q);
+    }
+    rest_offset_ = static_cast<std::int64_t>(layout.top()) * sum;
 }
 
 void ByteQuery::set_coarse(const ByteLayout& layout) {
@@ -117,8 +135,8 @@ void ByteQuery::set_coarse(const ByteLayout& layout) {
     // (times scale, plus add) are monotone and the same on both sides.
     const double rounding = 1e-6 * 2 * half * unit * static_cast<double>(magnitude);
     scan_.unit = static_cast<float>(unit);
-    scan_.upper = static_cast<float>(half * (static_cast<double>(unit_) * missed - unit * static_cast<double>(sum)) +
-                                     rounding);
+    scan_.upper = static_cast<float>(
+        half * (static_cast<double>(unit_) * missed - unit * static_cast<double>(sum) + rest_sum_) + rounding);
 }
 
 ByteScan ByteQuery::with_threshold(float threshold) const {
@@ -137,13 +155,21 @@ void ByteQuery::scores(const ByteKernels& kernels, const ByteLayout& layout, con
     kernels.exact(layout, block, fine_.data(), rows, sums);
     const std::uint8_t* add = block + layout.add_offset();
     const std::uint8_t* scale = block + layout.scale_offset();
+    std::int64_t rests[kBlockRows];
+    if (!rest_.empty()) kernels.exact(layout, block, rest_.data(), rows, rests);
     const float half_unit = 0.5f * unit_;
     for (; rows != 0; rows &= rows - 1) {
         const auto r = static_cast<std::size_t>(std::countr_zero(rows));
         float a, f;
         std::memcpy(&a, add + r * sizeof a, sizeof a);
         std::memcpy(&f, scale + r * sizeof f, sizeof f);
-        out[r] = f * (half_unit * static_cast<float>(2 * sums[r] - offset_)) + a + constant_;
+        if (rest_.empty()) {
+            out[r] = f * (half_unit * static_cast<float>(2 * sums[r] - offset_)) + a + constant_;
+            continue;
+        }
+        const double product = 0.5 * (static_cast<double>(unit_) * static_cast<double>(2 * sums[r] - offset_) +
+                                      rest_unit_ * static_cast<double>(2 * rests[r] - rest_offset_));
+        out[r] = static_cast<float>(static_cast<double>(f) * product + a + constant_);
     }
 }
 

@@ -30,7 +30,9 @@ class ByteQuery {
 public:
     // weights: one per dim, already multiplied by the dim's step; filled-up dims count as zero.
     // constant: added to every score, so that pools compare and keep finished scores.
-    ByteQuery(const kernel::ByteLayout& layout, std::span<const float> weights, float constant = 0.0f);
+    // precise: what the fine weights miss is scored too, so that scores are as exact as float32 can say.
+    ByteQuery(const kernel::ByteLayout& layout, std::span<const float> weights, float constant = 0.0f,
+              bool precise = false);
     ByteQuery() = default;
 
     // What the scan needs to drop rows whose score is below the threshold.
@@ -46,13 +48,18 @@ public:
 
 private:
     void set_fine(const kernel::ByteLayout& layout, std::span<const float> weights);
+    void set_rest(const kernel::ByteLayout& layout, std::span<const float> weights);
     void set_coarse(const kernel::ByteLayout& layout);
 
     AlignedVector<std::int16_t> fine_;   // in the order of the kernels
+    AlignedVector<std::int16_t> rest_;   // likewise, in steps of rest_unit_; empty unless precise
     AlignedVector<std::int8_t> coarse_;  // likewise
     float unit_ = 0.0f;
     float constant_ = 0.0f;
     std::int64_t offset_ = 0;  // top * (sum of Q)
+    double rest_unit_ = 0;
+    double rest_sum_ = 0;      // of |weight - unit * Q|
+    std::int64_t rest_offset_ = 0;
     kernel::ByteScan scan_{};
 };
 

@@ -2,11 +2,13 @@
 #include "codec/codec.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
 #include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
+#include "codec/residual_codec.hpp"
 #include "codec/scalar_codec.hpp"
 #include "core/aligned.hpp"
 #include "core/checksum.hpp"
@@ -28,6 +30,24 @@ constexpr Kind kKinds[] = {
     {RecurrentCodec::kKind, RecurrentCodec::read},
     {ScalarCodec::kKind, ScalarCodec::read},
     {PqCodec::kKind, PqCodec::read},
+    {ResidualCodec::kKind, ResidualCodec::read},
+};
+
+// Units that are blocks.
+class BlockEdgeScorer final : public EdgeScorer {
+public:
+    explicit BlockEdgeScorer(std::unique_ptr<Scorer> scorer) : scorer_(std::move(scorer)) {}
+
+    std::size_t size() const override { return scorer_->size(); }
+    std::uint32_t scores(const std::uint8_t* unit, std::size_t query, float threshold, float* out) const override {
+        scorer_->scores({unit, kBlockRows}, 0, kBlockRows, query, out);
+        std::uint32_t above = 0;
+        for (std::size_t r = 0; r < kBlockRows; ++r) above |= static_cast<std::uint32_t>(out[r] > threshold) << r;
+        return above;
+    }
+
+private:
+    std::unique_ptr<Scorer> scorer_;
 };
 
 }  // namespace
@@ -46,6 +66,28 @@ void Scorer::scores_of(BlockView codes, std::span<const std::uint32_t> rows, std
 std::unique_ptr<Scorer> Codec::prepare_prefix(ConstMatrix, std::size_t, int) const {
     throw Error(ErrorKind::unsupported, "a funnel needs codes that keep their dims one after the other; those of a " +
                                             kind() + " do not");
+}
+
+void Codec::pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const { pack_block(codes, n, unit); }
+
+void Codec::unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const {
+    unpack_row(unit, row, code);
+}
+
+std::unique_ptr<EdgeScorer> Codec::prepare_edges(ConstMatrix queries, int num_threads) const {
+    return std::make_unique<BlockEdgeScorer>(prepare(queries, num_threads));
+}
+
+void Codec::to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const {
+    std::memcpy(rows, codes, n * code_bytes());
+}
+
+void Codec::from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const {
+    std::memcpy(codes, rows, n * code_bytes());
+}
+
+std::unique_ptr<RowScorer> Codec::prepare_rows(ConstMatrix queries, int num_threads) const {
+    return gathering_scorer(*this, prepare(queries, num_threads));
 }
 
 std::shared_ptr<const Codec> read_codec(const store::Reader& in) {

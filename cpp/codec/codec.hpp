@@ -5,6 +5,7 @@
 // Two forms of the same codes:
 //   row code   code_bytes() bytes per vector, what users see (encode, search_codes, files of codes);
 //   block      kBlockRows rows in the layout that the codec scans fastest, 32 * code_bytes() bytes.
+// A third one, the row form, is for walks that score rows here and there (codec/row_scorer.hpp).
 #pragma once
 
 #include <cstddef>
@@ -15,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "codec/row_scorer.hpp"
 #include "core/bitset.hpp"
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
@@ -65,6 +67,16 @@ public:
                            float* out) const;
 };
 
+// A batch of queries against units: a few rows whose codes stand together for one pass, as those of a graph
+// node's neighbours do. Thread-safe to share. Scores order rows as a Scorer's do, and may be rougher.
+class EdgeScorer {
+public:
+    virtual ~EdgeScorer() = default;
+    virtual std::size_t size() const = 0;
+    // out: scores of all edge_rows() rows of a unit. Bit r of the result: out[r] > threshold.
+    virtual std::uint32_t scores(const std::uint8_t* unit, std::size_t query, float threshold, float* out) const = 0;
+};
+
 class Codec {
 public:
     virtual ~Codec() = default;
@@ -90,10 +102,24 @@ public:
     virtual void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const = 0;
     virtual void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const = 0;
 
+    // Whether bytes that no encoder of ours has seen are a code: padding is zero, scalars are finite.
+    virtual bool is_code(const std::uint8_t*) const { return true; }
+    // Whether scores are the metric between the query and the decoded code, but for rounding that scores of
+    // decoded codes do not have: an index that keeps no vectors settles its candidates by those.
+    virtual bool settles_decoded() const { return false; }
+
     // Float query against code.
     virtual std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const = 0;
     // Code against code (SDC).
     virtual std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const = 0;
+
+    // Codes in units of edge_rows() rows, for one query at a time. The default units are blocks.
+    virtual std::size_t edge_rows() const { return kBlockRows; }
+    virtual std::size_t edge_unit_bytes() const { return block_bytes(); }
+    // Row codes (n <= edge_rows(), contiguous) into a unit; missing rows become zero.
+    virtual void pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const;
+    virtual void unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const;
+    virtual std::unique_ptr<EdgeScorer> prepare_edges(ConstMatrix queries, int num_threads) const;
 
     // Dims that stand in the code one after the other, so that any first ones of them score by
     // themselves; 0 where the code has none.
@@ -103,6 +129,13 @@ public:
     virtual std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t dims, int num_threads) const;
     // The codes as rows of numbers, where that is what they are: searches then need no Scorer.
     virtual std::optional<store::RowSource> rows(BlockView) const { return std::nullopt; }
+
+    // Row codes to row form and back, row_bytes() each; by default they are the same. Scores of row forms
+    // are estimates to walk by, which may be coarser than those of a scan.
+    virtual std::size_t row_bytes() const { return code_bytes(); }
+    virtual void to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const;
+    virtual void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const;
+    virtual std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const;
 
     // Whether codes of what is left of vectors after a centroid is taken off (metric ip) order rows better
     // than codes of the vectors, by measurement (docs/ivf.md); then codes can take in a term of their row.

@@ -98,6 +98,12 @@ void FloatCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Eff
     });
 }
 
+bool FloatCodec::is_code(const std::uint8_t* code) const {
+    std::vector<float> x(dim_);
+    decode(code, 1, x.data(), 1);
+    return std::all_of(x.begin(), x.end(), [](float v) { return std::isfinite(v); });
+}
+
 void FloatCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, int) const {
     if (type_ == Type::f32) {
         std::memcpy(out, codes, n * code_bytes());

@@ -30,6 +30,7 @@ public:
     void decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const override;
     void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const override;
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
+    bool is_code(const std::uint8_t* code) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
     std::size_t prefix_dims() const override { return dim_; }

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "codec/edge_query.hpp"
 #include "codec/normalize.hpp"
 #include "codec/plane_query.hpp"
 #include "codec/plane_scan.hpp"
@@ -78,6 +79,7 @@ private:
 RecurrentCodec::RecurrentCodec(RecurrentParams params) : p_(std::move(params)) {
     check();
     layout_ = plane_layout(p_.group_bits);
+    make_form();
     const std::size_t groups = p_.group_bits.size();
     encode_map_ = BlockMap(p_.encode_map, p_.dim, p_.block_dims, p_.group_block, groups);
     if (p_.query_scale.empty()) query_map_ = BlockMap(p_.query_map, p_.dim, p_.block_dims, p_.group_block, groups);
@@ -243,6 +245,14 @@ void RecurrentCodec::encode_row(const float* z, const float* y, Effort effort, s
     std::memcpy(code + layout_.code_bytes() + 4, &f16, 2);
 }
 
+bool RecurrentCodec::is_code(const std::uint8_t* code) const {
+    float add;
+    std::uint16_t f16;
+    std::memcpy(&add, code + layout_.code_bytes(), 4);
+    std::memcpy(&f16, code + layout_.code_bytes() + 4, 2);
+    return std::isfinite(add) && f16 < 0x7C00u;  // a finite scale that is not negative
+}
+
 void RecurrentCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Effort effort) const {
     parallel_for(x.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin;
@@ -261,7 +271,7 @@ void RecurrentCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads,
     });
 }
 
-void RecurrentCodec::unpack_values(const std::uint8_t* code, std::uint8_t* u, float* v) const {
+void RecurrentCodec::unpack_levels(const std::uint8_t* code, std::uint8_t* u) const {
     std::fill_n(u, rows(), std::uint8_t{0});
     for (int t = static_cast<int>(layout_.planes) - 1; t >= 0; --t) {
         for (std::size_t i = 0; i < layout_.groups[t] * kGroup; ++i) {
@@ -269,6 +279,10 @@ void RecurrentCodec::unpack_values(const std::uint8_t* code, std::uint8_t* u, fl
         }
         code += layout_.groups[t] * 4;
     }
+}
+
+void RecurrentCodec::unpack_values(const std::uint8_t* code, std::uint8_t* u, float* v) const {
+    unpack_levels(code, u);
     const float* levels = p_.levels.data();
     for (std::size_t g = 0; g < p_.group_bits.size(); ++g) {
         for (std::size_t i = g * kGroup; i < (g + 1) * kGroup; ++i) v[i] = p_.step[i] * levels[u[i]];
@@ -327,9 +341,8 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, int num_thr
     return prepare(queries, WeightBits::twelve, num_threads);
 }
 
-std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {
-    std::vector<PlaneQuery> prepared(queries.rows);
-    const bool for_cells = scans_cells(kernel::active(), layout_, queries.rows);
+template <class Take>
+void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Take take) const {
     parallel_for(queries.rows, kEncodeChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t n = end - begin;
         std::vector<float> q(p_.dim), z(n * p_.dim), w(n * rows());
@@ -351,10 +364,34 @@ std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits 
             float* wi = w.data() + i * rows();
             scale_groups(wi);
             for (std::size_t j = 0; j < rows(); ++j) wi[j] *= factor * p_.step[j];
-            prepared[begin + i] = PlaneQuery(layout_, {wi, rows()}, static_cast<float>(constant[i]), weight_bits, for_cells);
+            take(begin + i, std::span<const float>(wi, rows()), static_cast<float>(constant[i]));
         }
     });
+}
+
+std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {
+    std::vector<PlaneQuery> prepared(queries.rows);
+    const bool for_cells = scans_cells(kernel::active(), layout_, queries.rows);
+    weigh(queries, num_threads, [&](std::size_t r, std::span<const float> w, float constant) {
+        prepared[r] = PlaneQuery(layout_, w, constant, weight_bits, for_cells);
+    });
     return std::make_unique<RecurrentScorer>(layout_, std::move(prepared));
+}
+
+std::unique_ptr<EdgeScorer> RecurrentCodec::prepare_edges(ConstMatrix queries, int num_threads) const {
+    std::vector<EdgeQuery> prepared(queries.rows);
+    weigh(queries, num_threads, [&](std::size_t i, std::span<const float> weights, float constant) {
+        prepared[i] = EdgeQuery(layout_, weights, constant);
+    });
+    return edge_scorer(layout_, std::move(prepared));
+}
+
+std::unique_ptr<RowScorer> RecurrentCodec::prepare_rows(ConstMatrix queries, int num_threads) const {
+    std::vector<FieldQuery> prepared(queries.rows);
+    weigh(queries, num_threads, [&](std::size_t r, std::span<const float> w, float constant) {
+        prepared[r] = make_field_query(form_, w, tops_, places_, constant);
+    });
+    return field_scorer(form_, std::move(prepared));
 }
 
 std::unique_ptr<Scorer> RecurrentCodec::prepare_codes(const std::uint8_t* codes, std::size_t n,

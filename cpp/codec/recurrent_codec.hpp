@@ -23,6 +23,7 @@
 #include "codec/block_map.hpp"
 #include "codec/codec.hpp"
 #include "codec/plane_query.hpp"
+#include "kernel/edge_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
 
 namespace residua::codec {
@@ -65,8 +66,18 @@ public:
     void decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const override;
     void pack_block(const std::uint8_t* codes, std::size_t n, std::uint8_t* block) const override;
     void unpack_row(const std::uint8_t* block, std::size_t row, std::uint8_t* code) const override;
+    bool is_code(const std::uint8_t* code) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
+    std::size_t edge_rows() const override { return kernel::kEdgeRows; }
+    std::size_t edge_unit_bytes() const override { return kernel::edge_unit_bytes(layout_); }
+    void pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const override;
+    void unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const override;
+    std::unique_ptr<EdgeScorer> prepare_edges(ConstMatrix queries, int num_threads) const override;
+    std::size_t row_bytes() const override { return form_.row_bytes; }
+    void to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const override;
+    void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const override;
+    std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const override;
     bool gains_from_residuals() const override { return true; }
     void add_to_score(std::uint8_t* code, float value) const override;
     void write(store::Writer& out) const override;
@@ -81,6 +92,19 @@ private:
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const;
     static constexpr std::size_t kScalarBytes = 6;  // float32 add, float16 f
 
+    // take(i, weights, constant) for every query: one weight per row of the map, multiplied by its step.
+    template <class Take>
+    void weigh(ConstMatrix queries, int num_threads, Take take) const;
+    // The row form (recurrent_rows.cpp).
+    struct Field {
+        std::uint32_t at;      // byte of the row form
+        std::uint8_t shift;    // of the field in its byte
+        std::uint8_t level;    // of the field in the level
+        std::uint8_t width;
+        std::uint32_t weight;  // its place among the weights
+    };
+    void make_form();
+
     std::size_t rows() const { return p_.step.size(); }
     void check() const;
     // scratch: two levels per row of the map.
@@ -91,12 +115,17 @@ private:
     Moments round_levels(const float* y, float factor, std::uint8_t* u) const;
     Moments search_scale(const float* y, std::uint8_t* trial, std::uint8_t* u) const;
     void refine_levels(const float* y, Moments& m, std::uint8_t* u) const;
+    void unpack_levels(const std::uint8_t* code, std::uint8_t* levels) const;
     void unpack_values(const std::uint8_t* code, std::uint8_t* levels, float* v) const;
     void scale_groups(float* y) const;  // by query_scale, where the query map is made of M
     const BlockMap& query_map() const { return query_map_.empty() ? encode_map_ : query_map_; }
 
     RecurrentParams p_;                   // without the maps, which stand below
     kernel::PlaneLayout layout_;
+    FieldForm form_;
+    std::vector<std::vector<Field>> fields_;              // of every dim
+    std::vector<std::vector<std::uint32_t>> places_;      // their weights
+    std::vector<float> tops_;                             // largest level of every dim
     BlockMap encode_map_;                 // M
     BlockMap query_map_;                  // Mq; empty when made of M
     std::vector<float> inv_step_;

@@ -75,6 +75,7 @@ ScalarCodec::ScalarCodec(ScalarParams params) : p_(std::move(params)) {
     require(p_.bits == 8 || p_.bits == 4, "bits must be 8 or 4");
     require(p_.center.size() == p_.dim && p_.query_mean.size() == p_.dim && p_.step.size() == p_.dim,
             "means and steps must have dim values");
+    require(!(p_.per_vector && p_.unit_scale), "a scale of 1 needs ranges per dimension");
     require(std::isfinite(p_.expansion) && p_.expansion >= 1, "expansion must be at least 1");
     const auto finite = [](const std::vector<float>& v) {
         return std::all_of(v.begin(), v.end(), [](float f) { return std::isfinite(f); });
@@ -85,6 +86,7 @@ ScalarCodec::ScalarCodec(ScalarParams params) : p_(std::move(params)) {
             "steps must be positive");
     layout_.bits = p_.bits;
     layout_.cells = (p_.dim + layout_.cell_dims() - 1) / layout_.cell_dims();
+    make_form();
     inv_step_.resize(p_.dim);
     for (std::size_t i = 0; i < p_.dim; ++i) inv_step_[i] = 1.0f / p_.step[i];
     mean_offset_ = p_.query_mean;
@@ -152,10 +154,14 @@ void ScalarCodec::choose_levels(float* t, std::uint8_t* u, std::uint8_t* trial) 
     }
 }
 
-void ScalarCodec::encode_row(const float* z, float* t, std::uint8_t* u, std::uint8_t* trial,
+void ScalarCodec::encode_row(float* z, float* t, std::uint8_t* u, std::uint8_t* trial,
                              std::uint8_t* code) const {
     for (std::size_t i = 0; i < p_.dim; ++i) t[i] = z[i] * inv_step_[i];
     choose_levels(t, u, trial);
+    write_code(z, u, code);
+}
+
+void ScalarCodec::write_code(float* z, const std::uint8_t* u, std::uint8_t* code) const {
     std::memset(code, 0, layout_.code_bytes());
     if (p_.bits == 8) {
         std::copy_n(u, p_.dim, code);
@@ -163,13 +169,16 @@ void ScalarCodec::encode_row(const float* z, float* t, std::uint8_t* u, std::uin
         for (std::size_t i = 0; i < p_.dim; ++i) code[i / 2] |= static_cast<std::uint8_t>(u[i] << (i % 2 * 4));
     }
     const double half = 0.5 * static_cast<double>(layout_.top());
+    if (p_.unit_scale) {
+        for (std::size_t i = 0; i < p_.dim; ++i) z[i] = static_cast<float>(p_.step[i] * (u[i] - half));
+    }
     double zz = 0, zv = 0;
     for (std::size_t i = 0; i < p_.dim; ++i) {
         zz += static_cast<double>(z[i]) * z[i];
         zv += static_cast<double>(z[i]) * p_.step[i] * (u[i] - half);
     }
     // A degenerate row (z = 0) has nothing to scale.
-    const double ratio = zv > 0 && zz > 0 ? zz / zv : 0.0;
+    const double ratio = p_.unit_scale ? 1.0 : zv > 0 && zz > 0 ? zz / zv : 0.0;
     const float f = static_cast<float>(std::min(ratio, double{std::numeric_limits<float>::max()}));
     double add = dot(mean_offset_.data(), z, p_.dim);
     add = p_.metric == Metric::l2 ? 2 * add - zz : add + mean_dot_;
@@ -188,6 +197,35 @@ void ScalarCodec::encode(ConstMatrix x, std::uint8_t* codes, int num_threads, Ef
             encode_row(z.data(), t.data(), u.data(), trial.data(), codes + r * code_bytes());
         }
     });
+}
+
+void ScalarCodec::add_to_score(std::uint8_t* code, float value) const {
+    float add;
+    std::memcpy(&add, code + layout_.code_bytes(), sizeof add);
+    add += value;
+    std::memcpy(code + layout_.code_bytes(), &add, sizeof add);
+}
+
+void ScalarCodec::encode_levels(const std::uint8_t* levels, std::size_t n, std::uint8_t* codes,
+                                int num_threads) const {
+    require(p_.unit_scale, "levels are codes only where all vectors have a scale of 1");
+    parallel_for(n, kChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        std::vector<float> z(p_.dim);
+        for (std::size_t r = begin; r < end; ++r) {
+            write_code(z.data(), levels + r * p_.dim, codes + r * code_bytes());
+        }
+    });
+}
+
+bool ScalarCodec::is_code(const std::uint8_t* code) const {
+    float scalars[2];
+    std::memcpy(scalars, code + layout_.code_bytes(), sizeof scalars);
+    const bool scaled = p_.unit_scale ? scalars[1] == 1.0f : std::isfinite(scalars[1]) && scalars[1] >= 0;
+    // The places past the last dim weigh nothing, but equal vectors have equal codes.
+    const std::size_t used = p_.bits == 8 ? p_.dim : (p_.dim + 1) / 2;
+    const bool filled = std::all_of(code + used, code + layout_.code_bytes(), [](std::uint8_t b) { return b == 0; }) &&
+                        (p_.bits == 8 || p_.dim % 2 == 0 || code[used - 1] < 16);
+    return filled && scaled && std::isfinite(scalars[0]);
 }
 
 void ScalarCodec::decode(const std::uint8_t* codes, std::size_t n, float* out, int num_threads) const {
@@ -221,8 +259,8 @@ void ScalarCodec::unpack_row(const std::uint8_t* block, std::size_t row, std::ui
     }
 }
 
-std::unique_ptr<Scorer> ScalarCodec::prepare(ConstMatrix queries, int num_threads) const {
-    std::vector<ByteQuery> prepared(queries.rows);
+template <class Take>
+void ScalarCodec::weigh(ConstMatrix queries, int num_threads, Take take) const {
     parallel_for(queries.rows, kChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         std::vector<float> q(p_.dim), w(p_.dim);
         const float factor = p_.metric == Metric::l2 ? 2.0f : 1.0f;
@@ -237,10 +275,54 @@ std::unique_ptr<Scorer> ScalarCodec::prepare(ConstMatrix queries, int num_thread
                 constant = dot(w.data(), p_.center.data(), p_.dim);
             }
             for (std::size_t i = 0; i < p_.dim; ++i) w[i] *= factor * p_.step[i];
-            prepared[r] = ByteQuery(layout_, w, static_cast<float>(constant));
+            take(r, w, static_cast<float>(constant));
         }
     });
+}
+
+std::unique_ptr<Scorer> ScalarCodec::prepare(ConstMatrix queries, int num_threads) const {
+    std::vector<ByteQuery> prepared(queries.rows);
+    weigh(queries, num_threads, [&](std::size_t r, const std::vector<float>& w, float constant) {
+        prepared[r] = ByteQuery(layout_, w, constant, p_.unit_scale);
+    });
     return std::make_unique<ScalarScorer>(layout_, std::move(prepared));
+}
+
+// The row code is a row form already: bytes of one dim, or of two in their halves. Its scalars, which
+// the last piece may reach into, meet weights of zero there.
+void ScalarCodec::make_form() {
+    kernel::FieldRun& run = form_.fields.runs[form_.fields.n_runs++];
+    run.halves = static_cast<std::uint32_t>((layout_.code_bytes() + kernel::kHalfPiece - 1) / kernel::kHalfPiece);
+    run.width = static_cast<std::uint8_t>(p_.bits);
+    form_.add_at = layout_.code_bytes();
+    form_.scale_at = form_.add_at + 4;
+    form_.row_bytes = std::max(code_bytes(), form_.fields.bytes());
+    for (std::size_t i = 0; i < p_.dim; ++i) {
+        const std::size_t byte = p_.bits == 8 ? i : i / 2, sub = p_.bits == 8 ? 0 : i % 2;
+        const std::size_t at = (byte / kernel::kPieceBytes * run.subs() + sub) * kernel::kPieceBytes;
+        places_.push_back({static_cast<std::uint32_t>(at + byte % kernel::kPieceBytes)});
+    }
+}
+
+void ScalarCodec::to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const {
+    for (std::size_t r = 0; r < n; ++r) {
+        std::uint8_t* row = rows + r * row_bytes();
+        std::memcpy(row, codes + r * code_bytes(), code_bytes());
+        std::memset(row + code_bytes(), 0, row_bytes() - code_bytes());
+    }
+}
+
+void ScalarCodec::from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const {
+    for (std::size_t r = 0; r < n; ++r) std::memcpy(codes + r * code_bytes(), rows + r * row_bytes(), code_bytes());
+}
+
+std::unique_ptr<RowScorer> ScalarCodec::prepare_rows(ConstMatrix queries, int num_threads) const {
+    std::vector<FieldQuery> prepared(queries.rows);
+    const std::vector<float> tops(p_.dim, static_cast<float>(layout_.top()));
+    weigh(queries, num_threads, [&](std::size_t r, const std::vector<float>& w, float constant) {
+        prepared[r] = make_field_query(form_, w, tops, places_, constant);
+    });
+    return field_scorer(form_, std::move(prepared));
 }
 
 std::unique_ptr<Scorer> ScalarCodec::prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const {
@@ -254,6 +336,7 @@ void ScalarCodec::write(store::Writer& out) const {
     out.put_int("dim", static_cast<std::int64_t>(p_.dim));
     out.put_int("bits", p_.bits);
     out.put_int("per_vector", p_.per_vector ? 1 : 0);
+    if (p_.unit_scale) out.put_int("unit_scale", 1);
     out.put_double("expansion", static_cast<double>(p_.expansion));
     out.put<float>("center", p_.center);
     out.put<float>("query_mean", p_.query_mean);
@@ -267,6 +350,7 @@ std::shared_ptr<const Codec> ScalarCodec::read(const store::Reader& in) {
         p.dim = static_cast<std::size_t>(in.get_int("dim", 1, 65'536));
         p.bits = static_cast<int>(in.get_int("bits", 4, 8));
         p.per_vector = in.get_int("per_vector", 0, 1) == 1;
+        p.unit_scale = in.has_key("unit_scale") && in.get_int("unit_scale", 0, 1) == 1;
         p.expansion = static_cast<float>(in.get_double("expansion"));
         const auto copy = [&](const char* name) {
             const auto values = in.array<float>(name, p.dim);

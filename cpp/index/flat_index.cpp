@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <mutex>
 
+#include "codec/normalize.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "index/exact_scan.hpp"
 
 namespace residua::index {
 
@@ -21,7 +23,8 @@ TableIndex::Commit FlatIndex::prepare_codec(const codec::Codec& codec, ConstMatr
     return [this, &codec, n = x.rows, codes = std::move(codes)] { codes_.append(codec, 0, codes.data(), n); };
 }
 
-TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) {
+TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t>,
+                                           int num_threads) {
     if (codec_ == nullptr) return [] {};
     const std::size_t bytes = codec_->code_bytes();
     std::vector<std::uint8_t> codes(x.rows * bytes);
@@ -47,6 +50,16 @@ TableIndex::Commit FlatIndex::prepare_rows(ConstMatrix x, const store::AddPlan& 
             code += bytes;
         }
     };
+}
+
+std::vector<std::uint8_t> FlatIndex::codes_of(std::span<const std::uint32_t> rows) const {
+    return codes_.gather(*codec_, rows);
+}
+
+TableIndex::Commit FlatIndex::prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                                            std::span<const std::uint32_t>) {
+    codes_.reserve(*codec_, ids_.rows() + plan.n_new);
+    return [this, &plan, codes] { codes_.append(*codec_, ids_.rows(), codes, plan.n_new); };
 }
 
 void FlatIndex::keep_rows(std::span<const std::uint32_t> keep) {
@@ -101,7 +114,9 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     const std::size_t n = allowed ? allowed->count() : ids_.rows();
     const std::size_t k = std::min(params.k, n);
     const bool exact_last = settles(params);
-    const std::size_t wanted = candidates(params, k, n);
+    // Symmetric scores are of the codes as they are.
+    const bool decoded_last = !exact_last && params.scoring == Scoring::asymmetric && codec_->settles_decoded();
+    const std::size_t wanted = decoded_last ? std::min(n, k + k / 8 + 16) : candidates(params, k, n);
     std::vector<TopK> pools = scan(scorer, wanted, allowed.get(), params.num_threads);
 
     SearchResult out;
@@ -110,10 +125,9 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     out.reranked = exact_last ? wanted : 0;
     out.counts_bits = !exact_last && params.scoring == Scoring::symmetric && codec_->counts_bits();
     RowLists hits;
-    for (TopK& pool : pools) hits.push_back(exact_last ? pool.take() : pool.take_sorted());
-    if (exact_last) {
-        hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
-    }
+    for (TopK& pool : pools) hits.push_back(exact_last || decoded_last ? pool.take() : pool.take_sorted());
+    if (exact_last) hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
+    if (decoded_last) hits = settle_decoded(queries, std::move(hits), k, params.num_threads);
     return finish(std::move(hits), std::move(out));
 }
 
@@ -152,6 +166,34 @@ std::vector<TopK> FlatIndex::scan(const codec::Scorer& scorer, std::size_t keep,
         }
     }
     return pools;
+}
+
+RowLists FlatIndex::settle_decoded(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const {
+    const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
+    // Decoded codes are unit vectors under cosine, and codes of others have the length they have.
+    const Metric metric = metric_ == Metric::cosine ? Metric::ip : metric_;
+    parallel_for(candidates.size(), 8, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        std::vector<float> x;
+        std::vector<std::uint32_t> rows;
+        for (std::size_t i = begin; i < end; ++i) {
+            rows.clear();
+            for (const ScoredRow& r : candidates[i]) rows.push_back(r.row);
+            std::sort(rows.begin(), rows.end());
+            x = decoded(rows);
+            store::RowSource source;
+            source.data = x.data();
+            source.n = rows.size();
+            source.dim = dim_;
+            source.stride_bytes = dim_ * sizeof(float);
+            RowLists one(1);
+            for (std::uint32_t j = 0; j < rows.size(); ++j) one[0].push_back({0.0f, j});
+            one = exact_top_k_among(source, metric, {q.data() + i * dim_, 1, dim_}, std::move(one), rows.size(), nullptr, 1);
+            TopK best(k, tie_order());
+            for (const ScoredRow& r : one[0]) best.push(r.score, rows[r.row]);
+            candidates[i] = best.take_sorted();
+        }
+    });
+    return candidates;
 }
 
 RowLists FlatIndex::range_of_codes(ConstMatrix queries, float threshold, const Bitset* allowed,

@@ -33,7 +33,11 @@ public:
 protected:
     const char* kind() const override { return kKind; }
     Commit prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) override;
-    Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) override;
+    Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t> lists,
+                        int num_threads) override;
+    Commit prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                         std::span<const std::uint32_t> lists) override;
+    std::vector<std::uint8_t> codes_of(std::span<const std::uint32_t> rows) const override;
     void keep_rows(std::span<const std::uint32_t> keep) override;
     std::vector<float> decoded(std::span<const std::uint32_t> rows) const override;
     RowLists range_of_codes(ConstMatrix queries, float threshold, const Bitset* allowed, int num_threads) const override;
@@ -42,6 +46,8 @@ protected:
 
 private:
     SearchResult scan_codes(const codec::Scorer& scorer, ConstMatrix queries, const SearchParams& params) const;
+    // The best of every query's candidates by the decoded codes.
+    RowLists settle_decoded(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const;
     std::vector<TopK> scan(const codec::Scorer& scorer, std::size_t keep, const Bitset* allowed, int num_threads) const;
 
     // Search by prefixes of the dims (flat_index_funnel.cpp).

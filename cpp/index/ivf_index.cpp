@@ -96,7 +96,7 @@ void IvfIndex::train(Training t, int num_threads) {
     try {
         set_centroids(std::move(t.centroids));
         if (t.codec != nullptr) {
-            take_codec_locked(std::move(t.codec), num_threads);
+            take_codec_under(std::move(t.codec), num_threads, lock);
         } else {
             const store::RowSource rows = vectors().view();
             std::vector<float> x(rows.n * dim_);
@@ -114,7 +114,9 @@ void IvfIndex::train(Training t, int num_threads) {
 }
 
 bool IvfIndex::takes_metric_of(const codec::Codec& codec) const {
-    return residual_ ? codec.metric() == Metric::ip && codec.gains_from_residuals() : TableIndex::takes_metric_of(codec);
+    if (!residual_) return TableIndex::takes_metric_of(codec);
+    if (metric_ != Metric::l2) return codec.metric() == Metric::ip;
+    return codec.metric() == Metric::l2 || (codec.metric() == Metric::ip && codec.gains_from_residuals());
 }
 
 // The residual of a row as the metric sees it, and the term of l2 that goes into its code.
@@ -132,7 +134,7 @@ void IvfIndex::take_residual(const float* x, std::uint32_t list, float* out, flo
 }
 
 IvfIndex::Coded IvfIndex::code_rows(const codec::Codec* codec, ConstMatrix x, std::span<const std::uint32_t> numbers,
-                                    int num_threads) const {
+                                    std::span<const std::uint32_t> given, int num_threads) const {
     std::vector<std::uint32_t> list(x.rows);
     std::vector<double> errors(x.rows);
     parallel_for(x.rows, 256, num_threads, [&](std::size_t begin, std::size_t end, int) {
@@ -140,7 +142,12 @@ IvfIndex::Coded IvfIndex::code_rows(const codec::Codec* codec, ConstMatrix x, st
         for (std::size_t i = begin; i < end; ++i) {
             codec::copy_for_metric(x.row(i), dim_, metric_, z.data() + (i - begin) * dim_);
         }
-        nearest_.assign({z.data(), end - begin, dim_}, list.data() + begin);
+        if (given.empty()) {
+            nearest_.assign({z.data(), end - begin, dim_}, list.data() + begin);
+        } else {
+            std::copy(given.begin() + static_cast<std::ptrdiff_t>(begin), given.begin() + static_cast<std::ptrdiff_t>(end),
+                      list.begin() + static_cast<std::ptrdiff_t>(begin));
+        }
         for (std::size_t i = begin; i < end; ++i) {
             const float* c = centroids_.data() + list[i] * dim_;
             const float* zi = z.data() + (i - begin) * dim_;
@@ -169,7 +176,7 @@ IvfIndex::Coded IvfIndex::code_rows(const codec::Codec* codec, ConstMatrix x, st
             }
         }
         codec->encode({z.data(), end - begin, dim_}, out.codes.data() + begin * bytes, 1, codec::Effort::rounded);
-        if (!residual_ || metric_ != Metric::l2) return;
+        if (!residual_ || metric_ != Metric::l2 || codec->metric() == Metric::l2) return;
         for (std::size_t i = begin; i < end; ++i) codec->add_to_score(out.codes.data() + i * bytes, terms[i - begin]);
     });
     return out;
@@ -183,7 +190,7 @@ TableIndex::Commit IvfIndex::place_all(const codec::Codec* codec, ConstMatrix x,
         for (std::uint32_t r : live) kept.insert(kept.end(), x.row(r), x.row(r) + dim_);
         x = {kept.data(), live.size(), dim_};
     }
-    Coded coded = code_rows(codec, x, live, num_threads);
+    Coded coded = code_rows(codec, x, live, {}, num_threads);
     std::vector<std::uint32_t> more(lists_.size());
     for (const IvfLists::Entry& e : coded.entries) ++more[e.list];
     lists_.reserve(codec, more);
@@ -194,9 +201,11 @@ TableIndex::Commit IvfIndex::prepare_codec(const codec::Codec& codec, ConstMatri
     return place_all(&codec, x, num_threads);
 }
 
-TableIndex::Commit IvfIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) {
+TableIndex::Commit IvfIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t> lists,
+                                          int num_threads) {
     if (lists_.size() == 0) return [] {};
-    Coded coded = code_rows(codec_.get(), x, plan.rows, num_threads);
+    if (!lists.empty()) check_lists(lists, x.rows);
+    Coded coded = code_rows(codec_.get(), x, plan.rows, lists, num_threads);
     std::vector<std::uint32_t> more(lists_.size());
     for (const IvfLists::Entry& e : coded.entries) ++more[e.list];
     lists_.reserve(codec_.get(), more);

@@ -62,6 +62,11 @@ public:
     IvfFit fit() const;
     double imbalance() const;
     std::vector<std::uint32_t> list_sizes() const;
+    std::vector<float> centroids() const;
+    // From now on the rows that are here count as those of training.
+    void take_as_trained();
+    // The list of every id.
+    std::vector<std::uint32_t> lists_of(const IdList& ids) const;
 
     SearchResult search(ConstMatrix queries, const SearchParams& params) const override;
     SearchResult search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const override;
@@ -70,7 +75,12 @@ protected:
     const char* kind() const override { return kKind; }
     bool takes_metric_of(const codec::Codec& codec) const override;
     Commit prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) override;
-    Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) override;
+    Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t> lists,
+                        int num_threads) override;
+    // Codes of residuals, where the index has these; under l2 the codes hold the term of the list.
+    Commit prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                         std::span<const std::uint32_t> lists) override;
+    std::vector<std::uint8_t> codes_of(std::span<const std::uint32_t> rows) const override;
     void before_erase(std::span<const std::uint32_t> rows) override;
     void keep_rows(std::span<const std::uint32_t> keep) override;
     std::vector<float> decoded(std::span<const std::uint32_t> rows) const override;
@@ -86,8 +96,10 @@ private:
         std::vector<std::uint8_t> codes;
         double error = 0;
     };
+    // given: their lists; empty: the nearest ones.
     Coded code_rows(const codec::Codec* codec, ConstMatrix x, std::span<const std::uint32_t> numbers,
-                    int num_threads) const;
+                    std::span<const std::uint32_t> given, int num_threads) const;
+    void check_lists(std::span<const std::uint32_t> lists, std::size_t n) const;
     Commit place_all(const codec::Codec* codec, ConstMatrix x, int num_threads);
     void take_residual(const float* x, std::uint32_t list, float* out, float& term) const;
     double current_imbalance() const;
@@ -101,9 +113,13 @@ private:
     // queries as the metric sees them, here and below. At least nprobe lists with rows to find, and k rows.
     Probes choose_lists(ConstMatrix queries, std::size_t nprobe, std::size_t k, const Slots& slots, int num_threads) const;
     void set_terms(ConstMatrix queries, Probes& probes) const;
-    void scan_lists(const codec::Scorer& scorer, const Probes& probes, std::size_t q_begin, std::size_t q_end,
+    // Codes of residuals under l2 that take in no term: every list scores what it leaves of the query.
+    bool scores_by_list() const { return residual_ && codec_ != nullptr && codec_->metric() == Metric::l2; }
+    std::unique_ptr<codec::Scorer> prepare_for_list(ConstMatrix queries, std::span<const std::uint32_t> members,
+                                                    std::size_t list) const;
+    void scan_lists(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, std::size_t q_begin, std::size_t q_end,
                     std::size_t first_rank, std::size_t last_rank, const Bitset* allowed, TopK* pools) const;
-    std::vector<TopK> scan_probes(const codec::Scorer& scorer, const Probes& probes, std::size_t keep,
+    std::vector<TopK> scan_probes(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, std::size_t keep,
                                   const Bitset* allowed, const TieOrder* order, int num_threads) const;
     RowLists rows_in(const Probes& probes, const Slots& slots, std::size_t begin, std::size_t end) const;
     RowLists best_of_lists(const codec::Scorer* scorer, ConstMatrix queries, const Probes& probes, const Slots& slots,

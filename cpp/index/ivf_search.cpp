@@ -127,7 +127,7 @@ IvfIndex::Probes IvfIndex::choose_lists(ConstMatrix queries, std::size_t nprobe,
         order.swap(all);
         values.swap(all_values);
     }
-    if (!residual_) {
+    if (!residual_ || scores_by_list()) {
         std::fill(out.terms.begin(), out.terms.end(), 0.0f);
     } else if (!probing_) {
         set_terms(queries, out);
@@ -149,7 +149,7 @@ void IvfIndex::set_terms(ConstMatrix queries, Probes& probes) const {
 }
 
 // Probes of ranks [first_rank, last_rank) of the queries [q_begin, q_end), list by list.
-void IvfIndex::scan_lists(const codec::Scorer& scorer, const Probes& probes, std::size_t q_begin, std::size_t q_end,
+void IvfIndex::scan_lists(const codec::Scorer& scorer, ConstMatrix all, const Probes& probes, std::size_t q_begin, std::size_t q_end,
                           std::size_t first_rank, std::size_t last_rank, const Bitset* allowed, TopK* pools) const {
     const auto each = [&](auto fn) {
         for (std::size_t q = q_begin; q < q_end; ++q) {
@@ -174,13 +174,30 @@ void IvfIndex::scan_lists(const codec::Scorer& scorer, const Probes& probes, std
         const std::span<const std::uint32_t> members(queries.data() + first[l], n);
         for (std::size_t i = 0; i < n; ++i) pools[members[i]].set_offset(terms[first[l] + i]);
         const std::size_t place = lists_[l].first_place();
-        scorer.top_k_of(view, place, place + lists_[l].n, allowed, members, pools);
+        if (!scores_by_list()) {
+            scorer.top_k_of(view, place, place + lists_[l].n, allowed, members, pools);
+            continue;
+        }
+        const auto own = prepare_for_list(all, members, l);
+        for (std::size_t i = 0; i < n; ++i) {
+            own->top_k(view, place, place + lists_[l].n, allowed, i, i + 1, pools + members[i]);
+        }
     }
     for (std::size_t q = q_begin; q < q_end; ++q) pools[q].set_offset(0.0f);
 }
 
+std::unique_ptr<codec::Scorer> IvfIndex::prepare_for_list(ConstMatrix queries, std::span<const std::uint32_t> members,
+                                                          std::size_t list) const {
+    std::vector<float> rest(members.size() * dim_);
+    const float* c = centroids_.data() + list * dim_;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        for (std::size_t j = 0; j < dim_; ++j) rest[i * dim_ + j] = queries.row(members[i])[j] - c[j];
+    }
+    return codec_->prepare({rest.data(), members.size(), dim_}, 1);
+}
+
 // The best places of every query.
-std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, const Probes& probes, std::size_t keep,
+std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, std::size_t keep,
                                         const Bitset* allowed, const TieOrder* order, int num_threads) const {
     const std::size_t nq = probes.size();
     std::vector<TopK> pools(nq, TopK(keep, order));
@@ -195,8 +212,8 @@ std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, const Probe
         const std::size_t tasks = std::max(threads, pairs / kMaxPairs + 1);
         parallel_for(nq, std::max<std::size_t>(1, (nq + tasks - 1) / tasks), num_threads, [&](std::size_t begin, std::size_t end, int) {
             // The nearest list first: its scores keep most rows of the others out.
-            scan_lists(scorer, probes, begin, end, 0, 1, allowed, pools.data());
-            scan_lists(scorer, probes, begin, end, 1, kAll / 2, allowed, pools.data());
+            scan_lists(scorer, queries, probes, begin, end, 0, 1, allowed, pools.data());
+            scan_lists(scorer, queries, probes, begin, end, 1, kAll / 2, allowed, pools.data());
         });
         return pools;
     }
@@ -208,7 +225,7 @@ std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, const Probe
     const std::size_t ranks = (most + parts - 1) / parts;
     std::vector<std::vector<TopK>> partial(parts, pools);
     parallel_for(parts, 1, num_threads, [&](std::size_t p, std::size_t, int) {
-        scan_lists(scorer, probes, 0, nq, p * ranks, (p + 1) * ranks, allowed, partial[p].data());
+        scan_lists(scorer, queries, probes, 0, nq, p * ranks, (p + 1) * ranks, allowed, partial[p].data());
     });
     for (const auto& part : partial) {
         for (std::size_t q = 0; q < nq; ++q) pools[q].merge(part[q]);
@@ -245,13 +262,13 @@ RowLists IvfIndex::best_of_lists(const codec::Scorer* scorer, ConstMatrix querie
         return hits;
     }
     const PlaceOrder order(lists_, tie_order());
-    std::vector<TopK> pools = scan_probes(*scorer, probes, keep, slots.allowed(), &order, num_threads);
+    std::vector<TopK> pools = scan_probes(*scorer, queries, probes, keep, slots.allowed(), &order, num_threads);
     RowLists hits;
     for (TopK& pool : pools) {
         hits.push_back(exact_last ? pool.take() : pool.take_sorted());
         for (ScoredRow& r : hits.back()) r.row = lists_.rows()[r.row];
         // Residuals under l2 are scored by half the negative distance.
-        for (ScoredRow& r : hits.back()) r.score *= residual_ && metric_ == Metric::l2 ? 2.0f : 1.0f;
+        for (ScoredRow& r : hits.back()) r.score *= residual_ && metric_ == Metric::l2 && !scores_by_list() ? 2.0f : 1.0f;
     }
     return exact_last ? settle_exactly(queries, std::move(hits), k, num_threads) : hits;
 }
@@ -328,7 +345,7 @@ RowLists IvfIndex::range_of_codes(ConstMatrix queries, float threshold, const Bi
     const Probes probes = choose_lists(queries, lists_.size(), 0, slots, num_threads);
     const auto scorer = codec_->prepare(queries, num_threads);
     const codec::BlockView view{lists_.codes(), lists_.places()};
-    const float factor = residual_ && metric_ == Metric::l2 ? 2.0f : 1.0f;
+    const float factor = residual_ && metric_ == Metric::l2 && !scores_by_list() ? 2.0f : 1.0f;
     RowLists hits(queries.rows);
     parallel_for(queries.rows, 1, num_threads, [&](std::size_t begin, std::size_t end, int) {
         std::vector<float> scores;
@@ -338,7 +355,13 @@ RowLists IvfIndex::range_of_codes(ConstMatrix queries, float threshold, const Bi
                 const IvfLists::List& list = lists_[probes.lists[j]];
                 const std::size_t place = list.first_place();
                 scores.resize(list.n);
-                scorer->scores(view, place, place + list.n, q, scores.data());
+                if (scores_by_list()) {
+                    const auto query = static_cast<std::uint32_t>(q);
+                    prepare_for_list(queries, {&query, 1}, probes.lists[j])
+                        ->scores(view, place, place + list.n, 0, scores.data());
+                } else {
+                    scorer->scores(view, place, place + list.n, q, scores.data());
+                }
                 for (std::uint32_t i = 0; i < list.n; ++i) {
                     const std::uint32_t row = lists_.rows()[place + i];
                     const float score = factor * (scores[i] + probes.terms[j]);

@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "index/flat_index.hpp"
+#include "index/hnsw_index.hpp"
 #include "index/ivf_index.hpp"
 
 namespace residua::index {
@@ -18,6 +19,7 @@ struct Kind {
 // A new index adds its line here, and every reader of files knows it.
 constexpr Kind kKinds[] = {
     {FlatIndex::kKind, [](const store::Reader& in) -> std::shared_ptr<Index> { return FlatIndex::load(in); }},
+    {HNSWIndex::kKind, [](const store::Reader& in) -> std::shared_ptr<Index> { return HNSWIndex::load(in); }},
     {IvfIndex::kKind, [](const store::Reader& in) -> std::shared_ptr<Index> { return IvfIndex::load(in); }},
 };
 

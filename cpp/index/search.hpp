@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "filter/expr.hpp"
 #include "store/id_map.hpp"
 
 namespace residua::index {
@@ -31,9 +32,9 @@ struct RowBits {
     std::size_t rows = 0;
 };
 
-// Which rows a search may return: those of some ids (unknown ids allow nothing), or a mask over the
-// live rows in order of insertion, of bytes or of bits.
-using Filter = std::variant<std::monostate, IdList, std::vector<std::uint8_t>, RowBits>;
+// Which rows a search may return: those of some ids (unknown ids allow nothing), a mask over the live
+// rows in order of insertion, of bytes or of bits, or those whose columns fulfil an expression.
+using Filter = std::variant<std::monostate, IdList, std::vector<std::uint8_t>, RowBits, filter::ExprPtr>;
 
 // The first `dims` dims of what is scanned choose `keep` rows for the next stage.
 struct FunnelStage {
@@ -47,6 +48,7 @@ struct SearchParams {
     std::int64_t rerank = kAutoRerank;  // 0: none; otherwise how many candidates are settled exactly
     const Filter* filter = nullptr;     // nullptr: all
     int num_threads = 1;
+    std::size_t ef = 0;                 // rows that a walk over a graph keeps; 0: the index chooses
     std::size_t nprobe = 0;             // lists to read per query; 0: automatic
     std::vector<FunnelStage> funnel;    // coarse to fine; empty: all dims at once
 };
@@ -57,7 +59,7 @@ struct SearchResult {
     std::vector<std::uint32_t> rows;           // where the ids stood during the search
     IdList ids;
     std::vector<float> scores;
-    std::string plan;                          // "exact", "codes", "codes+rerank", "funnel" or "cells…"
+    std::string plan;                          // "exact", "codes", "codes+rerank", "funnel", "cells…", "graph", …
     std::uint64_t matches = 0;                 // rows that are live and pass the filter
     std::uint64_t visited = 0;                 // rows per query
     std::uint64_t reranked = 0;                // candidates per query

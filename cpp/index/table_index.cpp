@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "core/error.hpp"
+#include "core/parallel.hpp"
 
 namespace residua::index {
 namespace {
@@ -47,12 +48,20 @@ std::shared_ptr<const codec::Codec> TableIndex::codec() const {
     return codec_;
 }
 
-void TableIndex::take_codec(std::shared_ptr<const codec::Codec> codec, int num_threads) {
-    std::unique_lock lock(mutex_);
-    take_codec_locked(std::move(codec), num_threads);
+std::unique_lock<FairMutex> TableIndex::lock_unless_aside() {
+    std::unique_lock lock(mutex_, std::defer_lock);
+    if (!prepares_aside()) lock.lock();
+    return lock;
 }
 
-void TableIndex::take_codec_locked(std::shared_ptr<const codec::Codec> codec, int num_threads) {
+void TableIndex::take_codec(std::shared_ptr<const codec::Codec> codec, int num_threads) {
+    const std::lock_guard writing(writing_);
+    std::unique_lock lock = lock_unless_aside();
+    take_codec_under(std::move(codec), num_threads, lock);
+}
+
+void TableIndex::take_codec_under(std::shared_ptr<const codec::Codec> codec, int num_threads,
+                                  std::unique_lock<FairMutex>& lock) {
     if (!wants_codec_ || codec_ != nullptr) throw Error(ErrorKind::value, "the index has its codec already, or was made without one");
     if (codec->dim() != dim_) {
         throw Error(ErrorKind::shape, "the codec has " + std::to_string(codec->dim()) + " dims, the index " +
@@ -67,6 +76,7 @@ void TableIndex::take_codec_locked(std::shared_ptr<const codec::Codec> codec, in
     store::VectorStore kept(kept_mode(mode_, true), dim_, metric_);
     kept.append(x, num_threads);
     const Commit commit = prepare_codec(*codec, x, num_threads);
+    if (!lock.owns_lock()) lock.lock();
     codec_ = std::move(codec);
     commit();
     vectors_ = std::move(kept);
@@ -82,22 +92,16 @@ std::vector<float> TableIndex::staged_vectors() const {
     return out;
 }
 
-IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads) {
+IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads,
+                       const filter::Columns::Batch* columns, std::span<const std::uint32_t> lists) {
     if (x.cols != dim_) {
         throw Error(ErrorKind::shape,
                     "vectors have " + std::to_string(x.cols) + " dims, the index " + std::to_string(dim_));
     }
+    const std::lock_guard writing(writing_);
     std::unique_lock lock(mutex_);
     std::vector<std::string_view> texts;
-    store::AddPlan plan;
-    if (ids == nullptr) {
-        plan = ids_.plan_auto(x.rows);
-    } else if (ids->kind == store::IdKind::string) {
-        texts.assign(ids->strings.begin(), ids->strings.end());
-        plan = ids_.plan_add(std::span<const std::string_view>(texts), upsert);
-    } else {
-        plan = ids_.plan_add(std::span<const std::int64_t>(ids->ints), upsert);
-    }
+    const store::AddPlan plan = plan_add(ids, x.rows, upsert, texts);
     store::VectorStore& kept = staging_ ? *staging_ : vectors_;
     // Everything that can fail comes first; from `append` on, only memory that is reserved is used.
     std::vector<float> new_rows;
@@ -106,9 +110,14 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
     for (std::size_t i = 0; i < x.rows && !only_new; ++i) {
         if (plan.is_new(i)) new_rows.insert(new_rows.end(), x.row(i), x.row(i) + dim_);
     }
-    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, num_threads);
     kept.prepare(x, plan.n_new, num_threads);
     ids_.reserve(plan);
+    if (prepares_aside()) lock.unlock();
+    const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, lists, num_threads);
+    if (!lock.owns_lock()) lock.lock();
+    const filter::Columns::Batch nothing(columns_.fields().size());
+    const filter::Columns::Batch& cells = columns != nullptr ? *columns : nothing;
+    columns_.prepare(cells, plan.rows, plan.n_new);
 
     const std::size_t old_rows = kept.size();
     try {
@@ -121,6 +130,7 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
         if (!plan.is_new(i)) kept.assign(plan.rows[i], x.row(i));
     }
     commit();
+    columns_.commit(cells, plan.rows, plan.n_new);
     ids_.commit(plan);
     return ids_of(plan.rows);
 }
@@ -131,17 +141,49 @@ std::size_t TableIndex::erase(std::vector<std::uint32_t> rows) {
     rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
     before_erase(rows);
     for (std::uint32_t r : rows) ids_.erase_row(r);
+    columns_.forget_results();
     return rows.size();
 }
 
-std::size_t TableIndex::remove(const IdList& ids, bool ignore_missing) {
+void TableIndex::declare_columns(std::vector<filter::Field> fields) {
     std::unique_lock lock(mutex_);
-    return erase(rows_of(ids, ignore_missing));
+    if (!columns_.empty() || ids_.rows() > 0) throw Error(ErrorKind::value, "columns are declared once, before any rows");
+    columns_ = filter::Columns(std::move(fields));
+}
+
+std::vector<filter::Field> TableIndex::fields() const {
+    std::shared_lock lock(mutex_);
+    return {columns_.fields().begin(), columns_.fields().end()};
+}
+
+void TableIndex::set_columns(const IdList& ids, const filter::Columns::Batch& columns) {
+    std::unique_lock lock(mutex_);
+    const std::vector<std::uint32_t> rows = rows_of(ids, false);
+    columns_.prepare(columns, rows, 0);
+    columns_.commit(columns, rows, 0);
+}
+
+filter::Columns::Batch TableIndex::columns(const IdList& ids) const {
+    std::shared_lock lock(mutex_);
+    return columns_.read(rows_of(ids, false));
+}
+
+std::size_t TableIndex::remove(const IdList& ids, bool ignore_missing) {
+    const std::lock_guard writing(writing_);
+    std::unique_lock lock(mutex_);
+    const std::size_t erased = erase(rows_of(ids, ignore_missing));
+    lock.unlock();
+    after_erase(default_num_threads());
+    return erased;
 }
 
 void TableIndex::take_back(const IdList& ids, std::int64_t max_id) {
+    const std::lock_guard writing(writing_);
     std::unique_lock lock(mutex_);
     erase(rows_of(ids, true));
+    lock.unlock();
+    before_compact(default_num_threads());
+    lock.lock();
     drop_erased_rows();
     ids_.lower_max_id(max_id);
 }
@@ -171,6 +213,8 @@ std::vector<float> TableIndex::get(const IdList& ids) const {
 }
 
 void TableIndex::compact() {
+    const std::lock_guard writing(writing_);
+    before_compact(default_num_threads());
     std::unique_lock lock(mutex_);
     drop_erased_rows();
 }
@@ -179,6 +223,7 @@ void TableIndex::drop_erased_rows() {
     const std::vector<std::uint32_t> keep = ids_.live_rows();
     if (keep.size() == ids_.rows()) return;
     keep_rows(keep);
+    columns_.compact(keep);
     (staging_ ? *staging_ : vectors_).compact(keep);
     ids_.compact(keep);
 }
@@ -192,6 +237,10 @@ std::map<std::string, std::size_t> TableIndex::memory() const {
         {"vectors", kept.rows + kept.scalars},
         {"vectors_on_disk", kept.file},
     };
+    if (!columns_.empty()) {
+        parts["columns"] = columns_.memory_bytes();
+        parts["filter_cache"] = columns_.cache_bytes();
+    }
     add_memory(parts);
     return parts;
 }
@@ -204,8 +253,10 @@ void TableIndex::save(const std::string& path) const {
     w.put_string("vectors", to_string(mode_));
     w.put_int("wants_codec", wants_codec_ ? 1 : 0);
     w.put_string("codec_recipe", codec_recipe_);
+    if (!tuning_.empty()) w.put_string("tuning", tuning_);
     ids_.save(w);
     vectors().save(w);
+    columns_.save(w);
     if (codec_) {
         store::Writer c(codec_->kind());
         codec_->write(c);
@@ -216,9 +267,11 @@ void TableIndex::save(const std::string& path) const {
 }
 
 void TableIndex::load_table(const store::Reader& in) {
+    if (in.has_key("tuning")) tuning_ = in.get_string("tuning");
     ids_ = store::IdMap::load(in);
     store::VectorStore rows = store::VectorStore::load(in, dim_, metric_);
     if (rows.size() != ids_.rows()) in.fail("vectors", "holds another number of rows than the ids");
+    columns_ = filter::Columns::load(in, ids_.rows());
     if (in.has_nested("codec")) {
         if (!wants_codec_) in.fail("codec", "a codec in an index made without one");
         codec_ = codec::read_codec(in.nested("codec"));

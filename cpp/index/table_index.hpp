@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every index of vectors is made of beside its way of searching: ids, kept vectors, a codec that may
-// come later, and one lock. Rows stand in order of insertion; a removed row keeps its place until
+// What every index of vectors is made of beside its way of searching: ids, kept vectors, typed columns, a
+// codec that may come later, and one lock. Rows stand in order of insertion; a removed row keeps its place until
 // compact(). Any number of searches run at once; changes wait for them and exclude each other.
 //
 // A class on top holds the codes, and whatever guides its search, and says through the hooks below how
@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <shared_mutex>
 #include <span>
 #include <string>
@@ -18,9 +19,11 @@
 
 #include "codec/codec.hpp"
 #include "core/bitset.hpp"
+#include "core/fair_mutex.hpp"
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
+#include "filter/columns.hpp"
 #include "index/index.hpp"
 #include "index/settle.hpp"
 #include "store/container.hpp"
@@ -42,8 +45,29 @@ public:
     std::vector<float> staged_vectors() const;
 
     // Ids of the given vectors, in order; ids == nullptr: automatic ones. With upsert existing ids are
-    // replaced in place. All or nothing.
-    IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads);
+    // replaced in place. `columns` has cells for each column, or is null: new rows then hold null, and
+    // replaced ones what they held. All or nothing.
+    // lists: where an index of lists puts the rows, one per row; empty: where they belong.
+    IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads,
+               const filter::Columns::Batch* columns = nullptr, std::span<const std::uint32_t> lists = {});
+
+    // Of an index that is empty; once only.
+    void declare_columns(std::vector<filter::Field> fields);
+    std::vector<filter::Field> fields() const;
+    void set_columns(const IdList& ids, const filter::Columns::Batch& columns);
+    filter::Columns::Batch columns(const IdList& ids) const;
+
+    // The same for row codes of the index's codec; needs a codec and mode none.
+    IdList add_codes(const std::uint8_t* codes, std::size_t n, const IdList* ids,
+                     std::span<const std::uint32_t> lists = {});
+    // Row codes of the ids, ids.size() x code_bytes.
+    std::vector<std::uint8_t> codes(const IdList& ids) const;
+    // All ids, in order of insertion.
+    IdList all_ids() const;
+
+    // What the caller found to be good settings; kept and saved as it is, never read here.
+    std::string tuning() const;
+    void set_tuning(std::string text);
 
     virtual SearchResult search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const = 0;
     // All rows whose score is at least `threshold` (larger is better), on the kept vectors where
@@ -73,14 +97,25 @@ protected:
     // Puts in place what was prepared; must not fail.
     using Commit = std::function<void()>;
 
-    // Hooks. The lock is held: shared in const ones, exclusive in the others.
+    // Hooks. The lock is held: shared in const ones, exclusive in the others. An index that prepares aside
+    // does without it in the hooks that say so; its own searches may run meanwhile, other changes do not.
+    virtual bool prepares_aside() const { return false; }
     virtual const char* kind() const = 0;  // of the file
-    // All that can fail when the staged rows x, of which removed ones need no code, get `codec`.
+    // All that can fail when the staged rows x, of which removed ones need no code, get `codec`. Aside.
     virtual Commit prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) = 0;
-    // All that can fail when the rows x go where the plan says; there is a codec, or none is wanted.
-    virtual Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, int num_threads) = 0;
+    // All that can fail when the rows x go where the plan says; there is a codec, or none is wanted. Aside.
+    virtual Commit prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t> lists,
+                                int num_threads) = 0;
+    // The same for row codes, all of new rows.
+    virtual Commit prepare_codes(const std::uint8_t* codes, const store::AddPlan& plan,
+                                 std::span<const std::uint32_t> lists) = 0;
+    // Row codes of live rows.
+    virtual std::vector<std::uint8_t> codes_of(std::span<const std::uint32_t> rows) const = 0;
     // Before the ids of live rows, each given once, are erased.
     virtual void before_erase(std::span<const std::uint32_t>) {}
+    // After rows were erased, and before keep_rows(). Aside.
+    virtual void after_erase(int) {}
+    virtual void before_compact(int) {}
     // Row keep[i], which is live, becomes row i, and the others vanish; before ids and vectors follow.
     virtual void keep_rows(std::span<const std::uint32_t> keep) = 0;
     // Live rows, decoded from their codes; row-major.
@@ -107,14 +142,15 @@ protected:
 
     // Encodes all rows; once only.
     void take_codec(std::shared_ptr<const codec::Codec> codec, int num_threads);
-    void take_codec_locked(std::shared_ptr<const codec::Codec> codec, int num_threads);  // the lock is held
+    // The lock is held, or will be taken, when the change becomes visible.
+    void take_codec_under(std::shared_ptr<const codec::Codec> codec, int num_threads, std::unique_lock<FairMutex>& lock);
 
     void check(const SearchParams& params) const;  // refuses what this index cannot serve
     std::vector<std::uint32_t> rows_of(const IdList& ids, bool skip_missing) const;
     IdList ids_of(std::span<const std::uint32_t> rows) const;
     const store::VectorStore& vectors() const { return staging_ ? *staging_ : vectors_; }
     // The rows that are live and pass the filter; nullptr when that is every row.
-    std::unique_ptr<Bitset> allowed_rows(const Filter* filter) const;
+    std::shared_ptr<const Bitset> allowed_rows(const Filter* filter) const;
     const TieOrder* tie_order() const { return ids_.is_monotone() ? nullptr : &ids_; }
     // Whether a search of codes ends with exact scores, and of how many candidates for k of n rows.
     bool settles(const SearchParams& params) const { return params.rerank != 0 && !vectors_.empty_mode(); }
@@ -132,13 +168,19 @@ protected:
     store::VectorMode mode_;
     bool wants_codec_;
     std::string codec_recipe_;
-    mutable std::shared_mutex mutex_;
+    std::string tuning_;
+    mutable std::mutex writing_;  // one change at a time; taken before the lock
+    mutable FairMutex mutex_;
     std::shared_ptr<const codec::Codec> codec_;
     store::IdMap ids_;
+    filter::Columns columns_;
     store::VectorStore vectors_;
     std::unique_ptr<store::VectorStore> staging_;  // float32 rows, until the codec comes
 
 private:
+    std::unique_lock<FairMutex> lock_unless_aside();
+    store::AddPlan plan_add(const IdList* ids, std::size_t n, bool upsert,
+                            std::vector<std::string_view>& texts) const;
     std::size_t erase(std::vector<std::uint32_t> rows);
     void drop_erased_rows();
     template <class Allows>

@@ -51,10 +51,14 @@ void TableIndex::set_live_rows(std::size_t given, Allows allows, Bitset& out) co
     }
 }
 
-std::unique_ptr<Bitset> TableIndex::allowed_rows(const Filter* filter) const {
+std::shared_ptr<const Bitset> TableIndex::allowed_rows(const Filter* filter) const {
     const bool filtered = filter != nullptr && !std::holds_alternative<std::monostate>(*filter);
     if (!filtered && ids_.size() == ids_.rows()) return nullptr;
-    auto out = std::make_unique<Bitset>(ids_.rows());
+    if (filtered && std::holds_alternative<filter::ExprPtr>(*filter)) {
+        const auto selection = columns_.select(*std::get<filter::ExprPtr>(*filter), ids_.erased());
+        return {selection, &selection->rows};
+    }
+    auto out = std::make_shared<Bitset>(ids_.rows());
     if (!filtered) {
         for (std::uint32_t r : ids_.live_rows()) out->set(r);
     } else if (const auto* ids = std::get_if<IdList>(filter)) {

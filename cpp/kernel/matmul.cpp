@@ -2,7 +2,6 @@
 #include "kernel/matmul.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "core/parallel.hpp"

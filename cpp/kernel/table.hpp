@@ -5,9 +5,12 @@
 
 #include "kernel/bit_kernels.hpp"
 #include "kernel/byte_kernels.hpp"
+#include "kernel/edge_kernels.hpp"
 #include "kernel/float_kernels.hpp"
 #include "kernel/lookup_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
+#include "kernel/row_kernels.hpp"
+#include "kernel/set_kernels.hpp"
 
 namespace residua::kernel {
 
@@ -17,7 +20,10 @@ struct KernelTable {
     BitKernels bits;
     PlaneKernels planes;
     ByteKernels bytes;
+    EdgeKernels edges;
+    RowKernels rows;
     LookupKernels lookups;
+    SetKernels sets;
 };
 
 }  // namespace residua::kernel

@@ -72,6 +72,8 @@ public:
     std::string_view string_id(std::uint32_t row) const {
         return {arena_.data() + offsets_[row], static_cast<std::size_t>(offsets_[row + 1] - offsets_[row])};
     }
+    // Erased rows; perhaps shorter than rows().
+    const Bitset& erased() const { return erased_; }
     // For messages: 7 or 'abc'.
     std::string id_text(std::uint32_t row) const;
 

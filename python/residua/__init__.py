@@ -3,31 +3,58 @@
 
 from residua import datasets, errors
 from residua._core import __version__
-from residua.codecs import BinaryCodec, Codec, FloatCodec, PQCodec, RecurrentBinaryCodec, ScalarCodec
+from residua.building import build
+from residua.codecs import (
+    BinaryCodec,
+    Codec,
+    FloatCodec,
+    PQCodec,
+    RecurrentBinaryCodec,
+    ResidualCodec,
+    ScalarCodec,
+)
 from residua.embedding_table import EmbeddingTable
+from residua.exchange import from_faiss, to_faiss
+from residua.filters import Column, Expression, col, where
 from residua.functions import exact_search, hamming, load, recall, show_config
+from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
+from residua.tuning import TuneResult, tune
 
 __all__ = [
     "BinaryCodec",
     "Codec",
+    "Column",
     "EmbeddingTable",
+    "Expression",
     "FlatIndex",
     "FloatCodec",
+    "HNSWIndex",
     "Hits",
     "IVFIndex",
     "PQCodec",
     "RangeHits",
     "RecurrentBinaryCodec",
+    "ResidualCodec",
     "ScalarCodec",
+    "TuneResult",
     "__version__",
+    "build",
+    "col",
     "datasets",
     "errors",
     "exact_search",
+    "from_faiss",
     "hamming",
     "load",
+    "quantize_embeddings",
     "recall",
+    "semantic_search",
     "show_config",
+    "to_faiss",
+    "tune",
+    "where",
 ]

@@ -26,7 +26,8 @@ class Codec:
 
     def __init__(self) -> None:
         raise InvalidTypeError(
-            "Codec is a base class; use FloatCodec, ScalarCodec, BinaryCodec, PQCodec or RecurrentBinaryCodec"
+            "Codec is a base class; use FloatCodec, ScalarCodec, BinaryCodec, PQCodec, "
+            "RecurrentBinaryCodec or ResidualCodec"
         )
 
     @property

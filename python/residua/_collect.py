@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches that go to native code at once, or query by query where each query has its own filter."""
+"""Batches that go to native code at once, or in groups of queries that have the same filter."""
 
 from __future__ import annotations
 
@@ -9,34 +9,50 @@ from typing import Any
 import numpy as np
 
 from residua import _core
-from residua._filters import as_filter, split_filters
+from residua._filters import as_filter, group_filters, split_filters
 from residua._typing import AnyArray, FloatArray, IntArray
 from residua.results import Hits, RangeHits, make_hits
 
 Found = tuple[AnyArray, FloatArray, IntArray, dict[str, Any]]  # ids, scores, counts, stats
 FoundRange = tuple[IntArray, AnyArray, FloatArray]  # offsets, ids, scores
+Rows = slice | IntArray  # which queries of the batch
 _PER_FILTER = ("matches", "visited", "reranked", "stages")  # statistics that depend on the filter
 
 
+def takes_texts(native: _core.Index, filter: Any) -> bool:
+    """Whether a list of str would hold filters rather than ids."""
+    return isinstance(filter, (list, tuple)) and native.id_kind != "str" and bool(native.fields)
+
+
 def collect_hits(
-    search: Callable[[slice, Any], Found], shape: tuple[int, int, bool], filter: Any, metric: str
+    search: Callable[[Rows, Any], Found],
+    shape: tuple[int, int, bool],
+    filter: Any,
+    metric: str,
+    *,
+    texts: bool = False,
 ) -> Hits:
     """Search a batch of shape (queries, k, whether it was a single query) for the k best."""
     n, k, single = shape
-    parts = split_filters(filter, n, single)
+    parts = split_filters(filter, n, single, texts=texts)
     if parts is None:
         ids, scores, counts, stats = search(slice(None), as_filter(filter))
         return make_hits(ids, scores, counts, k, metric, single, stats)
-    found = [search(slice(i, i + 1), as_filter(part)) for i, part in enumerate(parts)]
-    rows = [make_hits(*arrays[:3], k, metric, False, arrays[3]) for arrays in found]
+    groups = group_filters(parts)
+    order = np.argsort(np.concatenate([rows for _, rows in groups]), kind="stable")
+    found = [search(np.array(rows), allowed) for allowed, rows in groups]
+    hits = [make_hits(*arrays[:3], k, metric, False, arrays[3]) for arrays in found]
+    counts = np.concatenate([arrays[2] for arrays in found])
+    per_query: dict[str, list[Any]] = {key: [None] * n for key in _PER_FILTER if key in hits[0].stats}
+    for (_, rows), h in zip(groups, hits, strict=True):
+        for key, values in per_query.items():
+            for i in rows:
+                values[i] = h.stats[key]
     return Hits(
-        np.concatenate([h.ids for h in rows]),
-        np.concatenate([h.scores for h in rows]),
-        np.concatenate([arrays[2] for arrays in found]),
-        {
-            **rows[0].stats,
-            **{key: [h.stats[key] for h in rows] for key in _PER_FILTER if key in rows[0].stats},
-        },
+        np.concatenate([h.ids for h in hits])[order],
+        np.concatenate([h.scores for h in hits])[order],
+        counts[order],
+        {**hits[0].stats, **per_query},
     )
 
 
@@ -48,12 +64,17 @@ def add_details(hits: Hits, native: _core.Index) -> Hits:
 
 
 def collect_ranges(
-    search: Callable[[slice, Any], FoundRange], n: int, single: bool, filter: Any
+    search: Callable[[Rows, Any], FoundRange], n: int, single: bool, filter: Any, *, texts: bool = False
 ) -> RangeHits:
     """Search a batch of ``n`` queries by threshold."""
-    parts = split_filters(filter, n, single)
+    parts = split_filters(filter, n, single, texts=texts)
     if parts is None:
         return RangeHits(*search(slice(None), as_filter(filter)))
-    found = [search(slice(i, i + 1), as_filter(part)) for i, part in enumerate(parts)]
-    offsets = np.cumsum([0, *(len(scores) for _, _, scores in found)], dtype=np.int64)
-    return RangeHits(offsets, *(np.concatenate([f[i] for f in found]) for i in (1, 2)))
+    queries: dict[int, tuple[AnyArray, FloatArray]] = {}
+    for allowed, rows in group_filters(parts):
+        offsets, ids, scores = search(np.array(rows), allowed)
+        for i, begin, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
+            queries[i] = (ids[begin:end], scores[begin:end])
+    found = [queries[i] for i in range(n)]
+    lengths = np.cumsum([0, *(len(scores) for _, scores in found)], dtype=np.int64)
+    return RangeHits(lengths, *(np.concatenate([f[i] for f in found]) for i in (0, 1)))

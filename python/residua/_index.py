@@ -8,10 +8,12 @@ from threading import Lock
 from typing import Any, Literal, TypeVar
 
 from residua import _core
-from residua._collect import Found, add_details, collect_hits, collect_ranges
-from residua._filters import refuse_columns
+from residua._code_rows import CodeRows
+from residua._collect import Found, Rows, add_details, collect_hits, collect_ranges, takes_texts
+from residua._columns import as_cells, as_dict
 from residua._progress import reporter
 from residua._search_options import as_rerank, as_scoring, as_threshold
+from residua._settings import Settings
 from residua._staged_add import add_and_fit, unless_it_fails
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, Metric, Progress
 from residua._validate import (
@@ -28,7 +30,7 @@ from residua._validate import (
     refuse_zero_rows,
 )
 from residua.codecs import Codec, from_recipe, wrap
-from residua.errors import InvalidValueError, NotTrainedError, UnknownIdError, UnsupportedError
+from residua.errors import InvalidTypeError, InvalidValueError, NotTrainedError, UnsupportedError
 from residua.results import Hits, RangeHits
 
 _VECTORS = ("auto", "float32", "float16", "int8", "disk", "none")
@@ -37,7 +39,7 @@ _FIT_AT = 256  # rows at which an untrained codec is fitted
 _Self = TypeVar("_Self", bound="Index")
 
 
-class Index:
+class Index(CodeRows, Settings):
     """A collection of vectors that is searched; its classes differ in how."""
 
     _native: _core.Index
@@ -138,7 +140,7 @@ class Index:
         self,
         x: ArrayLike,
         ids: Ids | None = None,
-        columns: None = None,
+        columns: Any = None,
         *,
         upsert: bool = False,
         num_threads: int | None = None,
@@ -153,9 +155,11 @@ class Index:
         ids
             ``(n,)`` integers 0 … 2**63 - 1 or str; None continues from the largest id + 1.
         columns
-            Not in this version, must be None.
+            Values of the columns, one per vector: a dict of arrays, a pandas, polars or Arrow table, or a
+            list of dicts; None, NaN and NaT are null, as is a column that is not named. None: all null.
         upsert
-            Replace the vectors of ids that exist instead of raising DuplicateIdError.
+            Replace the vectors of ids that exist instead of raising DuplicateIdError; they keep the values
+            of columns that are not named.
         num_threads
             At least 1; None uses the CPUs that the process may use.
         progress
@@ -170,7 +174,6 @@ class Index:
         ------
         ShapeError, DtypeError, NonFiniteError, DuplicateIdError, InvalidValueError
         """
-        refuse_columns(columns)
         as_flag(upsert, "upsert")
         threads = as_threads(num_threads)
         report = reporter(progress, "add")
@@ -182,9 +185,10 @@ class Index:
             self._codec._join(self.metric)  # fitted by now, perhaps
         if upsert and given is None:
             raise InvalidValueError("upsert=True needs ids")
+        cells = as_cells(columns, self._native.fields, len(v))
         report(0, 1)
         fit = partial(self._fit_on_rows, num_threads) if self._awaits_training else None
-        added = add_and_fit(self._native, v, given, upsert, threads, fit)
+        added = add_and_fit(self._native, v, given, upsert, threads, fit, cells)
         report(1, 1)
         return added
 
@@ -210,6 +214,7 @@ class Index:
         """Search; ``options`` go to native code as they are."""
         k = as_k(k)
         threads = as_threads(num_threads)
+        rerank = self._default("rerank", rerank, k)
         name = as_scoring(scoring, has_codec=self._codec is not None)
         candidates = as_rerank(rerank, vectors=self._native.vectors, has_codec=self._codec is not None)
         details = as_flag(explain, "explain")
@@ -224,6 +229,7 @@ class Index:
             (len(v), k, single),
             filter,
             self._score_metric(name, candidates),
+            texts=takes_texts(self._native, filter),
         )
         return add_details(hits, self._native) if details else hits
 
@@ -252,7 +258,7 @@ class Index:
         refuse_huge_result(len(c), k, len(self))
         decoded = self._codec.decode(c, num_threads=num_threads) if scoring_name == "asymmetric" else None
 
-        def search(rows: slice, allowed: Any) -> Found:
+        def search(rows: Rows, allowed: Any) -> Found:
             if decoded is not None:
                 return self._native.search(
                     decoded[rows], k, scoring_name, candidates, allowed, threads, **options
@@ -260,7 +266,8 @@ class Index:
             return self._native.search_codes(c[rows], k, candidates, allowed, threads, **options)
 
         metric = self._score_metric(scoring_name, candidates)
-        hits = collect_hits(search, (len(c), k, single), filter, metric)
+        texts = takes_texts(self._native, filter)
+        hits = collect_hits(search, (len(c), k, single), filter, metric, texts=texts)
         return add_details(hits, self._native) if details else hits
 
     def _score_metric(self, scoring: str, candidates: int) -> str:
@@ -301,6 +308,7 @@ class Index:
             len(v),
             single,
             filter,
+            texts=takes_texts(self._native, filter),
         )
 
     def remove(self, ids: Ids, *, missing: Literal["raise", "ignore"] = "raise") -> int:
@@ -340,19 +348,44 @@ class Index:
         return self._native.get(as_ids(ids, None))
 
     def columns(self, ids: Ids) -> dict[str, AnyArray]:
-        """Return the columns of some rows: this version has none, so the dict is empty.
+        """Return the values of all columns for some rows.
 
         Parameters
         ----------
         ids
             ``(n,)`` ids, which must exist.
 
-        Returns an empty dict.
+        Returns
+        -------
+        Name to ``(n,)`` array in the order of ``ids``: int64, float64, bool, datetime64[us] (in UTC where the
+        times have a zone), or objects: str, and lists of str for tags. Null is NaN, NaT, or None, with which
+        integers and booleans become objects.
+
+        Raises
+        ------
+        UnknownIdError, which names the first id that is not there.
+        """
+        return as_dict(self._native.columns(as_ids(ids, None)), self._native.fields)
+
+    def set_columns(self, ids: Ids, columns: Any) -> None:
+        """Replace values of columns in place, all of them or, on an error, none; vectors stay as they are.
+
+        Parameters
+        ----------
+        ids
+            ``(n,)`` ids, which must exist; of one given twice the last value stays.
+        columns
+            As for :meth:`add`, n values per column; columns that are not named keep theirs.
+
+        Raises
+        ------
+        UnknownIdError, ShapeError, DtypeError, InvalidValueError
         """
         given = as_ids(ids, None)
-        if not self._native.contains(given):
-            raise UnknownIdError("columns: an id is not in the index")
-        return {}
+        cells = as_cells(columns, self._native.fields, len(given), "ids")
+        if cells is None:
+            raise InvalidTypeError("set_columns needs a dict of arrays, a table or a list of dicts, got None")
+        self._native.set_columns(given, cells)
 
     def compact(self) -> None:
         """Give back the memory of removed vectors; ids stay as they are."""

@@ -12,6 +12,7 @@ from residua._recurrent_fit import _as_metric, _sample, _trial
 from residua._typing import FloatArray
 
 SCALAR_BYTES = 8
+EXPANSION_UNKNOWN = {8: 4.0, 4: 10.0}  # candidates per result for a codec that could not be tried
 
 _SAMPLE_VALUES = 2**25  # floats of the sample
 _ERROR_VALUES = 2**20  # floats of the rows that candidates are compared on
@@ -22,7 +23,6 @@ _EXPONENTS = (0.25, 0.0, 0.5)
 _FLOOR = 1e-3  # smallest deviation, relative to the largest
 _SHRINK = {8: (1, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7), 4: tuple(1 - 0.05 * i for i in range(15))}
 _MOVES = (0.8, 0.85, 0.9, 0.95, 1.05, 1.1, 1.2)
-_EXPANSION_UNKNOWN = {8: 4.0, 4: 10.0}  # candidates per result for a codec that could not be tried
 
 
 def code_bytes(dim: int, bits: int) -> int:
@@ -62,7 +62,7 @@ def fit(
     best = candidates[int(np.argmin(errors))]  # the first of equals
     report(2, 3)
     trial = _trial(rows, asked, metric, seed, num_threads)
-    expansion = _EXPANSION_UNKNOWN[bits]
+    expansion = EXPANSION_UNKNOWN[bits]
     if trial is not None:
         _, expansion = trial.run(build(*best, 1.0), num_threads)
     report(3, 3)

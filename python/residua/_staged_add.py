@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -20,22 +21,24 @@ def add_and_fit(
     upsert: bool,
     threads: int,
     fit: Callable[[], None] | None,
+    columns: list[Any] | None = None,
 ) -> AnyArray:
     """Add rows and call ``fit``; where that fails, also by an interrupt, rows and ids are as they were."""
     if fit is None:
-        return native.add(x, ids, upsert, threads)
+        return native.add(x, ids, upsert, threads, columns)
     largest = native.max_id
     there = [native.contains(ids[i : i + 1]) for i in range(len(x))] if upsert and ids is not None else []
     replaced = _chosen(ids, there, True) if any(there) else None
     vectors = None if replaced is None else native.get(replaced)
-    added = native.add(x, ids, upsert, threads)
+    held = None if replaced is None else native.columns(replaced)
+    added = native.add(x, ids, upsert, threads, columns)
     try:
         fit()
     except BaseException:
         new = added if ids is None else _chosen(ids, there, False) if there else ids
         native.take_back(new, largest)
         if replaced is not None and vectors is not None:
-            native.add(vectors, replaced, True, threads)
+            native.add(vectors, replaced, True, threads, held)
         raise
     return added
 

@@ -104,6 +104,24 @@ def refuse_huge_values(x: FloatArray, name: str, metric: str) -> None:
         )
 
 
+def as_floats(values: ArrayLike, name: str, n: int | None = None) -> FloatArray:
+    """Return finite numbers as float32 ``(n,)``; with ``n`` given, a single number stands for all."""
+    a = as_array(values, name)
+    if a.dtype.kind not in "fiu" and a.dtype.name != "bfloat16":
+        raise DtypeError(f"{name}: expected numbers, got dtype {a.dtype}")
+    if n is not None and a.ndim == 0:
+        a = np.full(n, a)
+    if a.ndim != 1 or a.size == 0 or (n is not None and len(a) != n):
+        raise ShapeError(f"{name}: expected shape ({n if n is not None else 'dim'},), got {a.shape}")
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(a, dtype=np.float32)
+    if not np.isfinite(out).all():
+        raise NonFiniteError(
+            f"{name}: dim {int(np.argmin(np.isfinite(out)))} is NaN or infinite (as float32)"
+        )
+    return out
+
+
 def check_sample(
     x: ArrayLike, queries: ArrayLike | None, dim: int, report: Callable[[int, int], None]
 ) -> None:

@@ -23,9 +23,18 @@ from residua._validate import (
 )
 from residua.errors import CorruptFileError, InvalidTypeError, InvalidValueError, ShapeError, UnsupportedError
 from residua.pq_codec import PQCodec
+from residua.residual_codec import ResidualCodec
 from residua.scalar_codec import ScalarCodec
 
-__all__ = ["BinaryCodec", "Codec", "FloatCodec", "PQCodec", "RecurrentBinaryCodec", "ScalarCodec"]
+__all__ = [
+    "BinaryCodec",
+    "Codec",
+    "FloatCodec",
+    "PQCodec",
+    "RecurrentBinaryCodec",
+    "ResidualCodec",
+    "ScalarCodec",
+]
 
 C = TypeVar("C", bound="Codec")
 
@@ -436,6 +445,10 @@ def from_recipe(dim: int, recipe: str) -> Codec:
                 "opq" if values["rotation"] == "opq" else "none",
                 int(values["seed"]),
             )
+        if kind == "residual":
+            return ResidualCodec(
+                dim, int(values["n_codebooks"]), beam=int(values["beam"]), seed=int(values["seed"])
+            )
         if kind == "binary":
             rotation: Literal["random", "itq"] = "itq" if values["rotation"] == "itq" else "random"
             return BinaryCodec(dim, int(values["bits"]), rotation, int(values["seed"]))
@@ -465,6 +478,8 @@ def wrap(native: _core.Codec, *, metric_is_free: bool = False) -> Codec:
         codec = ScalarCodec(native.dim, 8 if native.bits == 8 else 4)
     elif native.kind == "pq_codec":
         codec = PQCodec._wrap(native)
+    elif native.kind == "residual_codec":
+        codec = ResidualCodec(native.dim, native.n_codebooks, beam=native.beam)
     else:
         codec = RecurrentBinaryCodec(native.dim, native.bits)
     codec._native = native

@@ -26,6 +26,7 @@ from residua._validate import (
 from residua.codecs import Codec, wrap
 from residua.embedding_table import EmbeddingTable
 from residua.errors import DtypeError, InvalidTypeError, ShapeError
+from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
 from residua.results import Hits, make_hits
@@ -34,6 +35,7 @@ __all__ = ["exact_search", "hamming", "load", "recall", "show_config"]
 
 _INDEXES: dict[type[_core.Index], type[Index]] = {
     _core.FlatIndex: FlatIndex,
+    _core.HNSWIndex: HNSWIndex,
     _core.IVFIndex: IVFIndex,
 }
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from residua import _core
-from residua._filters import refuse_columns
+from residua._columns import as_fields
 from residua._funnel import as_funnel
 from residua._index import _VECTORS, Index
+from residua._settings import ladder
 from residua._typing import ArrayLike, Metric, Progress, Scoring, Vectors
 from residua._validate import METRICS, as_choice, as_dim, as_threads
 from residua.codecs import Codec, check_codec
@@ -35,7 +36,8 @@ class FlatIndex(Index):
         norm, else float32; float32 without a codec), ``"float32"``, ``"float16"``, ``"int8"``,
         ``"disk"`` (float32 in a temporary file) or ``"none"``.
     columns
-        Typed attributes; not in this version, must be None.
+        Typed attributes for filters, name to ``"int"``, ``"float"``, ``"bool"``, ``"category"``, ``"tags"``,
+        ``"str"`` or ``"datetime"`` (docs/filters.md); None for none.
 
     Notes
     -----
@@ -61,15 +63,17 @@ class FlatIndex(Index):
         metric: Metric = "cosine",
         codec: Codec | None = None,
         vectors: Vectors = "auto",
-        columns: None = None,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         dim = as_dim(dim)
         as_choice(metric, "metric", METRICS)
         as_choice(vectors, "vectors", _VECTORS)
-        refuse_columns(columns)
+        fields = as_fields(columns)
         check_codec(codec, dim)
         recipe = "" if codec is None else codec._recipe()
         self._start(_core.FlatIndex(dim, metric, vectors, codec is not None, recipe), codec)
+        if fields:
+            self._native.declare_columns(fields)
         if codec is not None:
             codec._join(metric)
             if codec.is_trained:
@@ -80,9 +84,14 @@ class FlatIndex(Index):
         """How a search runs with default settings, in words."""
         if self._native.codec is None:
             waiting = f" (until {self._codec!r} is fitted)" if self._codec is not None else ""
-            return f"exact scan of kept vectors{waiting}"
+            return self._with_reason(f"exact scan of kept vectors{waiting}")
         rerank = "" if self._native.vectors == "none" else ", then exact re-ranking from the kept vectors"
-        return f"scan of {self._native.codec.code_bytes}-byte codes{rerank}"
+        return self._with_reason(f"scan of {self._native.codec.code_bytes}-byte codes{rerank}")
+
+    def _axes(self, k: int) -> list[tuple[str, Sequence[int]]]:
+        if self._native.codec is None or self._native.vectors == "none":
+            return []
+        return [("rerank", [0, *ladder(k, max(k, len(self)))])]
 
     def _train(
         self, x: ArrayLike, queries: ArrayLike | None, threads: int | None, progress: Progress
@@ -116,8 +125,9 @@ class FlatIndex(Index):
         k
             How many, 1 … 2**31 - 1.
         filter
-            None, a boolean mask over the live rows in insertion order (``len(index)`` values), an array
-            of allowed ids, or a list with one of these per query.
+            None, an expression such as ``rz.col("year") >= 2020``, its text, a boolean mask over the live
+            rows in insertion order (``len(index)`` values), an array of allowed ids, or a list with one of
+            these per query. Equal expressions are evaluated once. A list of str holds ids where ids are str.
         scoring
             None or ``"asymmetric"`` (float query against codes), or ``"symmetric"`` (the query is encoded
             too, as ``codec.encode(q, refine="scale")`` does).

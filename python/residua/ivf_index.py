@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from residua import _core
-from residua._filters import refuse_columns
+from residua._columns import as_fields
 from residua._index import _FIT_AT, _VECTORS, Index
 from residua._ivf_fit import automatic_nlist, train_lists
 from residua._progress import reporter
+from residua._settings import ladder
 from residua._typing import ArrayLike, Metric, Progress, Scoring, Vectors
 from residua._validate import METRICS, as_choice, as_dim, as_int, as_threads, as_vectors, refuse_zero_rows
 from residua.codecs import Codec, RecurrentBinaryCodec, check_codec, from_recipe, wrap
@@ -43,7 +45,7 @@ class IVFIndex(Index):
     nlist
         How many lists, 1 … 4,194,304; None takes twice the square root of the rows at training.
     columns
-        Typed attributes; not in this version, must be None.
+        Typed attributes for filters, as for :class:`FlatIndex`.
     seed
         Makes training reproducible, for any number of threads.
 
@@ -76,13 +78,13 @@ class IVFIndex(Index):
         codec: Codec | Literal["auto"] | None = "auto",
         vectors: Vectors = "auto",
         nlist: int | None = None,
-        columns: None = None,
+        columns: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         dim = as_dim(dim)
         as_choice(metric, "metric", METRICS)
         as_choice(vectors, "vectors", _VECTORS)
-        refuse_columns(columns)
+        fields = as_fields(columns)
         lists = 0 if nlist is None else as_int(nlist, "nlist", 1, _MAX_LISTS)
         seed = as_int(seed, "seed", 0, 2**63 - 1)
         if isinstance(codec, str) and codec == "auto":
@@ -99,6 +101,8 @@ class IVFIndex(Index):
         native = _core.IVFIndex(dim, metric, vectors, chosen is not None, recipe, lists, seed)
         if chosen is not None and chosen.is_trained:
             native.set_waiting(chosen._trained())
+        if fields:
+            native.declare_columns(fields)
         self._start(native, chosen)
 
     @classmethod
@@ -125,13 +129,16 @@ class IVFIndex(Index):
     def plan(self) -> str:
         """How a search runs with default settings, in words."""
         if not self._native.is_trained:
-            return f"exact scan of kept vectors (until {self._fit_at():_} rows or train())"
-        lists = f"{self._native.default_nprobe} of {self.nlist} lists"
+            return self._with_reason(f"exact scan of kept vectors (until {self._fit_at():_} rows or train())")
+        nprobe = min(self.defaults.get("nprobe", self._native.default_nprobe), self.nlist)
+        lists = f"{nprobe} of {self.nlist} lists"
         if self._native.codec is None:
-            return f"exact scan of the vectors of {lists}"
+            return self._with_reason(f"exact scan of the vectors of {lists}")
         what = "residuals" if self._native.is_residual else "vectors"
         rerank = "" if self._native.vectors == "none" else ", then exact re-ranking from the kept vectors"
-        return f"scan of {self._native.codec.code_bytes}-byte codes of {what} in {lists}{rerank}"
+        return self._with_reason(
+            f"scan of {self._native.codec.code_bytes}-byte codes of {what} in {lists}{rerank}"
+        )
 
     @property
     def _awaits_training(self) -> bool:
@@ -196,6 +203,14 @@ class IVFIndex(Index):
             unequal,
         )
 
+    def _axes(self, k: int) -> list[tuple[str, Sequence[int]]]:
+        if not self._native.is_trained:
+            return []
+        axes: list[tuple[str, Sequence[int]]] = [("nprobe", ladder(1, self.nlist))]
+        if self._native.codec is not None and self._native.vectors != "none":
+            axes.append(("rerank", [0, *ladder(k, max(k, min(128 * k, len(self))))]))
+        return axes
+
     def _as_nprobe(self, nprobe: Any, plan: Any) -> int:
         as_choice(plan, "plan", ("auto", "cells", "scan"))
         if plan == "scan":
@@ -254,6 +269,8 @@ class IVFIndex(Index):
         ------
         ShapeError, DtypeError, NonFiniteError, InvalidValueError, InvalidTypeError
         """
+        if plan != "scan":
+            nprobe = self._default("nprobe", nprobe, k)
         lists = self._as_nprobe(nprobe, plan)
         hits = self._search(q, k, filter, scoring, rerank, num_threads, explain, nprobe=lists)
         hits.stats["warning"] = self.drift()

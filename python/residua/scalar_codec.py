@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from residua import _scalar_fit
+import numpy as np
+
+from residua import _core, _scalar_fit
 from residua._codec import Codec
 from residua._progress import reporter
-from residua._typing import ArrayLike, Metric, Progress
+from residua._typing import ArrayLike, FloatArray, Metric, Progress
 from residua._validate import (
     METRICS,
     as_choice,
     as_dim,
+    as_floats,
     as_int,
     as_seed,
     as_threads,
@@ -20,7 +23,7 @@ from residua._validate import (
     refuse_huge_values,
     refuse_zero_rows,
 )
-from residua.errors import InvalidValueError
+from residua.errors import InvalidValueError, UnsupportedError
 
 __all__ = ["ScalarCodec"]
 
@@ -142,6 +145,73 @@ class ScalarCodec(Codec):
             report=reporter(progress, "fit"),
         )
         return self
+
+    @classmethod
+    def from_levels(
+        cls, lowest: ArrayLike, step: ArrayLike, bits: Literal[8, 4] = 8, *, metric: Metric = "cosine"
+    ) -> ScalarCodec:
+        """Make a codec from given levels: code ``u`` of dim ``i`` stands for ``lowest[i] + step[i] * u``.
+
+        Vectors have no scale of their own, so that scores are those of the decoded vectors, as in the
+        scalar codes of other libraries. Values go to the nearest level, and saturate.
+
+        Parameters
+        ----------
+        lowest
+            ``(dim,)`` value of code 0 of every dim; finite.
+        step
+            ``(dim,)`` distance of levels, or a number for all dims; at least 1.2e-38.
+        bits
+            8 or 4.
+        metric
+            ``"cosine"``, ``"ip"`` or ``"l2"``. Under cosine vectors are normalised before they are encoded.
+
+        Returns
+        -------
+        A trained codec.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NonFiniteError, InvalidValueError
+
+        Examples
+        --------
+        >>> import numpy as np, residua as rz
+        >>> codec = rz.ScalarCodec.from_levels([0.0, -1.0], [0.5, 0.25], 4, metric="l2")
+        >>> codec.decode(codec.encode(np.array([[1.1, 9.0]]))).tolist()
+        [[1.0, 2.75]]
+        """
+        low = as_floats(lowest, "lowest")
+        codec = cls(len(low), bits)
+        steps = as_floats(step, "step", len(low))
+        as_choice(metric, "metric", METRICS)
+        if not (steps >= np.finfo(np.float32).tiny).all():
+            raise InvalidValueError(f"step must be positive (at least 1.2e-38), got {steps.min():.3g}")
+        middle = low.astype(np.float64) + steps.astype(np.float64) * (2**codec._bits - 1) / 2
+        codec._native = _core.scalar_codec(
+            codec._dim,
+            codec._bits,
+            metric,
+            False,
+            middle.astype(np.float32),
+            np.zeros(codec._dim, np.float32),
+            steps,
+            _scalar_fit.EXPANSION_UNKNOWN[codec._bits],
+            True,
+        )
+        return codec
+
+    @property
+    def levels(self) -> tuple[FloatArray, FloatArray]:
+        """Lowest level and distance of levels, ``(dim,)`` each, of a codec without scales per vector."""
+        middle, step, unit_scale = _core.scalar_ranges(self._trained())
+        if not unit_scale:
+            raise UnsupportedError(
+                f"{self!r} gives every vector a scale of its own; levels are fixed in a codec that "
+                "ScalarCodec.from_levels made"
+            )
+        half = step.astype(np.float64) * (2**self._bits - 1) / 2
+        return (middle.astype(np.float64) - half).astype(np.float32), step
 
     def _recipe(self) -> str:
         return f"scalar bits={self._bits} seed={self._seed}"

@@ -12,9 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "codec/edge_query.hpp"
 #include "codec/plane_query.hpp"
 #include "codec/plane_scan.hpp"
 #include "core/aligned.hpp"
+#include "core/half.hpp"
 #include "kernel/dispatch.hpp"
 #include "kernel_test.hpp"
 
@@ -326,6 +328,63 @@ TEST_CASE("plane kernels agree with the scalar ones") {
                     }
                 }
             }
+        }
+    }
+}
+
+TEST_CASE("edge kernels agree with the scalar ones, and with exact scores of planes") {
+    const KernelTable& reference = by_name("scalar");
+    for (std::size_t groups = 1; groups <= 60; ++groups) {
+        CAPTURE(groups);
+        std::vector<std::uint8_t> bits(groups);
+        for (std::size_t g = 0; g < groups; ++g) {
+            bits[g] = static_cast<std::uint8_t>(1 + groups % 8 * (groups - g - 1) / groups);
+        }
+        const PlaneLayout layout = codec::plane_layout(bits);
+        const std::size_t length = layout.code_bytes(), strips = layout.total_groups() * kEdgeGroupBytes;
+        const auto codes = bytes<std::uint8_t>(kEdgeRows * length);
+        const auto add = normals(kEdgeRows);
+        const auto scale = halves(kEdgeRows, reference.floats.f32_to_f16);
+        const auto weights = normals(groups * kGroupDims);
+        const codec::EdgeQuery query(layout, weights, 0.5f);
+        AlignedVector<std::uint8_t> block(layout.block_bytes());
+        reference.planes.pack(length, codes.data(), length, kEdgeRows, block.data());
+        std::memcpy(block.data() + layout.add_offset(), add.data(), sizeof(float) * kEdgeRows);
+        std::memcpy(block.data() + layout.scale_offset(), scale.data(), sizeof(std::uint16_t) * kEdgeRows);
+        float exact[kBlockRows], want[kEdgeRows], got[kEdgeRows];
+        codec::score_block(reference.planes, layout, codec::PlaneQuery(layout, weights, 0.5f), block.data(), exact);
+        Guarded memory;
+        for (const KernelTable* table : available()) {
+            CAPTURE(table->name);
+            std::vector<std::uint8_t> unit(edge_unit_bytes(layout));
+            table->edges.pack(length, codes.data(), length, kEdgeRows, unit.data());
+            for (std::size_t r = 0; r < kEdgeRows; ++r) {
+                std::vector<std::uint8_t> code(length);
+                table->edges.unpack(length, unit.data(), r, code.data());
+                REQUIRE(std::memcmp(code.data(), codes.data() + r * length, length) == 0);
+            }
+            std::memcpy(unit.data() + strips, add.data(), sizeof(float) * kEdgeRows);
+            std::memcpy(unit.data() + strips + sizeof(float) * kEdgeRows, scale.data(), 2 * kEdgeRows);
+            reference.edges.scores(layout, unit.data(), query.scan(), 0.0f, want);
+            for (const float threshold : {-1e30f, exact[0], want[3]}) {
+                const std::uint32_t above = table->edges.scores(layout, memory.place(unit), query.scan(), threshold, got);
+                REQUIRE(std::memcmp(want, got, sizeof want) == 0);
+                for (std::size_t r = 0; r < kEdgeRows; ++r) REQUIRE((above >> r & 1) == (want[r] > threshold ? 1u : 0u));
+            }
+        }
+        // A strip's entry misses its sum by half a step, and so does every plane of it.
+        float range = 0;
+        for (std::size_t s = 0; s < groups * kGroupDims; s += 4) {
+            float sum = 0;
+            for (std::size_t i = s; i < s + 4; ++i) sum += std::fabs(weights[i]);
+            range = std::max(range, sum);
+        }
+        double halves_missed = 0.0;
+        for (std::uint32_t t = 0; t < layout.planes; ++t) halves_missed += std::ldexp(layout.groups[t] * kGroupStrips, static_cast<int>(t));
+        const double step = range / static_cast<double>(edge_entry_max(layout));
+        for (std::size_t r = 0; r < kEdgeRows; ++r) {
+            const double slack = std::fabs(static_cast<double>(float_from_half(scale[r]))) * (0.5 * step * halves_missed + 1e-3 * range * halves_missed);
+            REQUIRE(std::fabs(static_cast<double>(want[r]) - exact[r]) <= slack + 1e-3);
         }
     }
 }

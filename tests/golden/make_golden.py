@@ -35,6 +35,21 @@ def wide(n: int, start: int) -> np.ndarray:
     return np.hstack([vectors(n, start + i) for i in range(4)])
 
 
+def row_of_columns(i: int) -> dict[str, object]:
+    """One value of every type; none at all for every seventh row."""
+    if i % 7 == 6:
+        return {}
+    return {
+        "int": i - 10 if i else 2**60 + 1,
+        "float": i / 8,
+        "bool": i % 3 == 0,
+        "category": f"c{i % 4}",
+        "tags": ["ä", "b", "c"][: i % 4],
+        "str": f"row {i}",
+        "datetime": np.datetime64("2024-02-28T12:00:00.000001") + np.timedelta64(i, "D"),
+    }
+
+
 def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTable]:
     """Return what the golden files hold, by file name."""
     x = vectors(400, 1)
@@ -55,7 +70,12 @@ def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTa
     plain.add(x[:40])
     lists_waiting = rz.IVFIndex(DIM, codec=rz.BinaryCodec(DIM), nlist=5)
     lists_waiting.add(x[:10])
+    kinds = ("int", "float", "bool", "category", "tags", "str", "datetime")
+    columns = rz.FlatIndex(DIM, metric="ip", columns={kind: kind for kind in kinds})
+    columns.add(x[:30], columns=[row_of_columns(i) for i in range(30)])
+    columns.remove([4])
     return {
+        "flat-columns": columns,
         "ivf-residual-l2": lists,
         "ivf-exact": plain,
         "ivf-waiting": lists_waiting,
@@ -69,7 +89,7 @@ def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTa
         "flat-exact-l2": by_number,
         "flat-binary-int8": bits,
         "flat-waiting": waiting,
-        "codec-pq8": rz.PQCodec(DIM, 4).fit(x, metric="l2"),
+        "codec-pq8": rz.PQCodec(DIM // 2, 3).fit(x[:, : DIM // 2], metric="l2"),
         "codec-pq4-opq": rz.PQCodec(DIM, 7, bits=4, rotation="opq").fit(x),
         "codec-scalar8": rz.ScalarCodec(DIM, 8).fit(x, metric="l2"),
         "codec-scalar4": rz.ScalarCodec(DIM, 4).fit(x),
@@ -79,7 +99,7 @@ def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTa
 
 def facts(thing: rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTable) -> dict[str, object]:
     """Return what must stay the same for ever; scores are rounded, as their last bits depend on the ISA."""
-    q = vectors(5, 99) if thing.dim == DIM else wide(5, 99)
+    q = vectors(5, 99)[:, : thing.dim] if thing.dim <= DIM else wide(5, 99)
     if isinstance(thing, rz.Codec):
         codes = thing.encode(q)
         return {
@@ -99,7 +119,12 @@ def facts(thing: rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTable) -> d
         }
     hits = thing.search(q, 6)
     codec = thing.codec
+    columns = thing.columns([0, 1, 2, 3, 6]) if thing.metric == "ip" and codec is None else {}
+    if columns:
+        text = "int > -5 and not 'c' in tags and (bool or float < 2.5 or datetime is None)"
+        columns["found"] = thing.search(q, 6, filter=text).ids
     return {
+        **{f"column {name}": repr(np.asarray(v).tolist()) for name, v in columns.items()},
         "kind": type(thing).__name__,
         "length": len(thing),
         "metric": thing.metric,

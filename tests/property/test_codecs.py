@@ -232,3 +232,21 @@ def test_exact_search(x: np.ndarray, k: int, metric: str, threads: int) -> None:
     assert (
         np.abs(np.sort(got, axis=1)[:, ::-1] - np.sort(scores, axis=1)[:, ::-1][:, :have]) <= 1e-5 * size
     ).all()
+
+
+@settings(FAST, max_examples=60)
+@given(
+    x=matrices(), books=st.integers(1, 4), beam=st.integers(1, 9), metric=METRICS, fitted=st.integers(1, 40)
+)
+def test_residual_codes(x: np.ndarray, books: int, beam: int, metric: str, fitted: int) -> None:
+    codec = rz.ResidualCodec(x.shape[1], books, beam=beam).fit(x[:fitted], metric=metric)
+    codes = codec.encode(x)
+    assert codes.shape == (len(x), books + 1)
+    decoded = codec.decode(codes)
+    assert np.isfinite(decoded).all()
+    assert np.isfinite(codec.scores(x, codes)).all()
+    assert np.isfinite(codec.symmetric_scores(codes, codes)).all()
+    np.testing.assert_array_equal(codec.encode(x[::-1]), codes[::-1])
+    loaded = round_trip(codec)
+    assert loaded.fingerprint == codec.fingerprint
+    np.testing.assert_array_equal(loaded.encode(x), codes)

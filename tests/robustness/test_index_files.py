@@ -57,6 +57,34 @@ def scalar_index() -> rz.FlatIndex:
     return index
 
 
+def graph_index() -> rz.HNSWIndex:
+    index = rz.HNSWIndex(DIM, codec=rz.ScalarCodec(DIM, 4), M=4)
+    index.add(vectors(300))
+    index.remove([4])
+
+
+def columns_index() -> rz.FlatIndex:
+    kinds = ("int", "float", "bool", "category", "tags", "str", "datetime")
+    index = rz.FlatIndex(DIM, vectors="float16", columns={kind: kind for kind in kinds})
+    rows = [
+        {
+            "int": i * 10**15,
+            "float": i / 7,
+            "bool": i % 3 == 0,
+            "category": f"c{i % 5}",
+            "tags": [f"t{j}" for j in range(i % 4)],
+            "str": f"ä{i}",
+            "datetime": np.datetime64("2024-01-01") + i,
+        }
+        if i % 8
+        else {}
+        for i in range(300)
+    ]
+    index.add(vectors(300), columns=rows)
+    index.remove([5, 6])
+    return index
+
+
 def ivf_index() -> rz.IVFIndex:
     index = rz.IVFIndex(DIM, metric="l2", nlist=7).train(vectors(300))
     index.add(vectors(200), [f"doc {i}" for i in range(200)])
@@ -77,6 +105,12 @@ def waiting_ivf_index() -> rz.IVFIndex:
 
 
 SAVED = {
+    "graph index": graph_index,
+    "turbo graph": lambda: _filled(
+        rz.HNSWIndex(DIM, codec=rz.RecurrentBinaryCodec(DIM, 1), layout="turbo", M=4)
+    ),
+    "exact graph": lambda: _filled(rz.HNSWIndex(DIM, metric="l2", codec=None, M=2)),
+    "columns index": columns_index,
     "ivf index": ivf_index,
     "plain ivf index": plain_ivf_index,
     "waiting ivf index": waiting_ivf_index,
@@ -93,6 +127,11 @@ SAVED = {
     "table": lambda: rz.EmbeddingTable(vectors(40), rz.ScalarCodec(DIM, 4)),
     "float codec": lambda: rz.FloatCodec(DIM, "float16"),
 }
+
+
+def _filled(index: rz.HNSWIndex) -> rz.HNSWIndex:
+    index.add(vectors(40))
+    return index
 
 
 @cache
@@ -118,7 +157,15 @@ def content(thing: Any) -> Any:
     hits = thing.search(x, 300, rerank=None)
     ids = sorted((i for i in hits.ids[0].tolist() if i not in (-1, None)), key=str)
     codec = thing.codec.fingerprint if thing.codec is not None and thing.codec.is_trained else None
-    return len(thing), codec, hits.ids.tolist(), hits.scores.tobytes(), thing.get(ids).tobytes()
+    columns = {name: repr(values.tolist()) for name, values in thing.columns(ids).items()}
+    if columns:
+        for text in (
+            "int > 10000",
+            "category == 'c1' or str is None",
+            "'t1' in tags and float < 30 and not bool",
+        ):
+            columns[text] = thing.search(x, 300, filter=text).ids.tolist()
+    return len(thing), codec, hits.ids.tolist(), hits.scores.tobytes(), thing.get(ids).tobytes(), columns
 
 
 @pytest.mark.parametrize("kind", SAVED)

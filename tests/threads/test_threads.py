@@ -21,6 +21,7 @@ CODECS = {
     "none": lambda: None,
     "float16": lambda: rz.FloatCodec(DIM, "float16"),
     "binary": lambda: rz.BinaryCodec(DIM),
+    "residual": lambda: rz.ResidualCodec(DIM, 3),
     "rb1": lambda: rz.RecurrentBinaryCodec(DIM, 1),
     "rb4": lambda: rz.RecurrentBinaryCodec(DIM, 4),
 }
@@ -44,7 +45,7 @@ def test_results_and_files_do_not_depend_on_threads(kind: str, metric: str, tmp_
     files, found = [], []
     for threads in (1, 2, 3, 64):
         index = rz.FlatIndex(DIM, metric=metric, codec=CODECS[kind]())
-        if kind.startswith("rb"):
+        if kind.startswith(("rb", "residual")):
             index.train(x[:3000], num_threads=threads)
         index.add(x[:5000], num_threads=threads)
         index.add(x[5000:], num_threads=threads)
@@ -314,3 +315,33 @@ def test_num_threads_is_a_whole_number_of_at_least_one(value: object, error: typ
         with pytest.raises(error, match=r"num_threads must be"):
             call()
     assert len(index) == 0
+
+
+@pytest.mark.parametrize("kind", ["none", "float16", "rb4"])
+def test_graph_searches_beside_a_writer(kind: str) -> None:
+    x = vectors(1500)
+    index = rz.HNSWIndex(DIM, codec=CODECS[kind](), M=8, ef_construction=60)
+    index.add(x[:600])
+    gone, stop, wrong = [0], threading.Event(), []
+
+    def search() -> None:
+        while not stop.is_set():
+            below = gone[0]
+            hits = index.search(x[700:720], 10)
+            if (hits.counts != 10).any() or (hits.ids < below).any():
+                wrong.append(hits.ids)
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(search) for _ in range(2)]
+        try:
+            for i in range(15):
+                index.add(x[600 + i * 60 : 660 + i * 60])
+                index.remove(np.arange(i * 30, i * 30 + 30))
+                gone[0] = i * 30 + 30
+            index.compact()
+        finally:
+            stop.set()
+        for reader in readers:
+            reader.result(timeout=60)
+    assert not wrong
+    assert index._native.shape()["unreachable"] == 0

@@ -26,6 +26,7 @@ CODECS = {
     "opq4": lambda dim: rz.PQCodec(dim, -(-dim // 2), bits=4, rotation="opq"),
     "scalar8": lambda dim: rz.ScalarCodec(dim, 8),
     "scalar4": lambda dim: rz.ScalarCodec(dim, 4),
+    "residual": lambda dim: rz.ResidualCodec(dim, 3),
     **{f"rb{b:g}": lambda dim, b=b: rz.RecurrentBinaryCodec(dim, b) for b in RECURRENT_BITS},
 }
 
@@ -71,7 +72,7 @@ suite = pytest.mark.parametrize(
 )
 large = pytest.mark.parametrize(
     ("name", "dim", "metric"),
-    [(c, d, m) for c in ("float16", "binary", "scalar4", "scalar8", "rb2") for d, m in
+    [(c, d, m) for c in ("float16", "binary", "scalar4", "scalar8", "residual", "rb2") for d, m in
      ((384, "l2"), (768, "ip"), (769, "l2"))] + [("rb0.5", 2048, "cosine")],
 )  # fmt: skip
 
@@ -267,7 +268,7 @@ def test_a_second_fit_is_an_error(name: str) -> None:
     assert (codec.fingerprint, codec.metric) == (before, "ip")
 
 
-@pytest.mark.parametrize("name", ["rb2", "scalar4"])
+@pytest.mark.parametrize("name", ["rb2", "scalar4", "residual"])
 def test_an_untrained_codec_says_so(name: str, tmp_path: Path) -> None:
     codec = CODECS[name](33)
     x = vectors(3, 33, 5)
@@ -308,7 +309,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", DEGENERATE)
-@pytest.mark.parametrize("name", ["binary", "scalar4", "scalar8", "rb0.5", "rb1.5", "rb4", "rb8"])
+@pytest.mark.parametrize("name", ["binary", "scalar4", "scalar8", "residual", "rb0.5", "rb1.5", "rb4", "rb8"])
 def test_degenerate_data(name: str, kind: str, metric: str, tmp_path: Path) -> None:
     for dim in (1, 7, 65):
         x = DEGENERATE[kind](dim)
@@ -375,6 +376,7 @@ def test_a_fingerprint_tells_codecs_apart() -> None:
         *(rz.RecurrentBinaryCodec(33, b).fit(x, metric=m) for b in (1, 2) for m in METRICS),
         rz.RecurrentBinaryCodec(33, 1).fit(x[:150]),
         *(rz.ScalarCodec(33, b).fit(x, metric=m) for b in (4, 8) for m in METRICS),
+        *(rz.ResidualCodec(33, 2).fit(x, metric=m) for m in METRICS),
         rz.FloatCodec(34),
         rz.BinaryCodec(34),
     ]

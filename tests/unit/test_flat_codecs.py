@@ -212,4 +212,4 @@ class TestCodecs:
             with pytest.raises(error, match="metric"):
                 rz.FlatIndex(DIM, metric=bad)
         with pytest.raises(ValueError, match="columns"):
-            rz.FlatIndex(DIM, columns={"year": "int"})
+            rz.FlatIndex(DIM, columns={"year": "integer"})

@@ -349,7 +349,7 @@ def test_progress_and_an_interrupt_while_training() -> None:
         ({"vectors": "none", "codec": None}, ValueError),
         ({"metric": "dot"}, ValueError),
         ({"seed": -1}, ValueError),
-        ({"columns": {"year": "int"}}, ValueError),
+        ({"columns": {"year": "integer"}}, ValueError),
         ({"M": 16}, TypeError),
     ],
 )

@@ -17,6 +17,7 @@ DIM = 16
 CODECS: dict[str, Callable[[], rz.Codec]] = {
     "recurrent": lambda: rz.RecurrentBinaryCodec(DIM),
     "scalar": lambda: rz.ScalarCodec(DIM),
+    "residual": lambda: rz.ResidualCodec(DIM, 3),
     "random": lambda: rz.BinaryCodec(DIM, rotation="random"),
     "itq": lambda: rz.BinaryCodec(DIM, rotation="itq"),
 }
@@ -41,7 +42,7 @@ def test_fits_refuse_values_whose_squares_overflow(name: str, metric: Any) -> No
     with pytest.raises(InvalidValueError, match=r"x: row 7 .*1e\+19.*16 dims: scale the vectors"):
         codec.fit(x, metric=metric)
     assert not codec.is_trained
-    if name in ("recurrent", "scalar"):
+    if name in ("recurrent", "scalar", "residual"):
         with pytest.raises(InvalidValueError, match="queries: row 7 "):
             codec.fit(vectors(300), queries=x, metric=metric)
     limit = np.float32(np.sqrt(np.finfo(np.float32).max / DIM) / 2.01)

@@ -5,16 +5,20 @@
 
 #include "kernel/generic/bit-inl.hpp"
 #include "kernel/generic/byte-inl.hpp"
+#include "kernel/generic/edge-inl.hpp"
 #include "kernel/generic/float-inl.hpp"
 #include "kernel/generic/lookup-inl.hpp"
 #include "kernel/generic/plane-inl.hpp"
+#include "kernel/generic/row-inl.hpp"
+#include "kernel/generic/set-inl.hpp"
 #include "kernel/table.hpp"
 
 namespace residua::kernel {
 namespace {
 
 constexpr KernelTable kTable{"avx512", simd_float_kernels(), simd_bit_kernels(), simd_plane_kernels(),
-                             simd_byte_kernels(),     simd_lookup_kernels()};
+                             simd_byte_kernels(), simd_edge_kernels(), simd_row_kernels(), simd_lookup_kernels(),
+                             simd_set_kernels()};
 
 }  // namespace
 

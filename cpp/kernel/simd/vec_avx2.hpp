@@ -73,6 +73,11 @@ inline F32 f32_mul(F32 a, F32 b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline F32 f32_fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }    // a * b + c
 inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a * b
 
+// Bit i is set when lane i of a is larger than that of b.
+inline std::uint32_t f32_above(F32 a, F32 b) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)));
+}
+
 inline float f32_sum(F32 a) {
     const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
     const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
@@ -376,6 +381,59 @@ inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[2]) {
     const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     const __m128i mask = _mm_set1_epi8(15);
     unpack_bytes(_mm_unpacklo_epi8(_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16(x, 4), mask)), out);
+}
+
+// Pieces of 32 bytes of one row (kernel/row_kernels.hpp).
+using PieceBytes = __m256i;
+struct PieceSums {
+    __m256i v;
+};
+inline PieceSums piece_zero() { return {_mm256_setzero_si256()}; }
+inline PieceBytes piece_load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline PieceBytes piece_load_half(const void* p) {
+    return _mm256_zextsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+template <int kWidth>
+inline PieceBytes piece_field(PieceBytes x, int shift) {
+    return _mm256_and_si256(_mm256_srli_epi16(x, shift), _mm256_set1_epi8(static_cast<char>((1 << kWidth) - 1)));
+}
+inline PieceSums piece_add(PieceSums x, PieceSums y) { return {_mm256_add_epi32(x.v, y.v)}; }
+inline PieceSums piece_shift(PieceSums x, int shift) { return {_mm256_slli_epi32(x.v, shift)}; }
+inline std::int32_t piece_total(PieceSums x) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+// pairs += fields (unsigned) * weights (signed), in 16 bits.
+inline PieceSums piece_multiply(PieceSums pairs, PieceBytes fields, PieceBytes weights) {
+    return {_mm256_add_epi16(pairs.v, _mm256_maddubs_epi16(fields, weights))};
+}
+inline PieceSums piece_widen(PieceSums sums, PieceSums pairs) {
+    return {_mm256_add_epi32(sums.v, _mm256_madd_epi16(pairs.v, _mm256_set1_epi16(1)))};
+}
+// sums += x * y, bytes from -127 to 127: two products of 127 * 127 fit 16 bits.
+inline PieceSums piece_multiply_signed(PieceSums sums, PieceBytes x, PieceBytes y) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(y, x));
+    return {_mm256_add_epi32(sums.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    __m256i low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) {
+    const auto* p = reinterpret_cast<const __m128i*>(set);
+    return {_mm256_broadcastsi128_si256(_mm_loadu_si128(p)), _mm256_broadcastsi128_si256(_mm_loadu_si128(p + 1))};
+}
+// Bit j is set when byte j of x is in the set; a shuffle gives zero where the index has bit 7.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const __m256i powers = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+    const __m256i bit = _mm256_shuffle_epi8(powers, high_nibbles(x));
+    const __m256i bits = _mm256_or_si256(_mm256_shuffle_epi8(s.low, x),
+                                         _mm256_shuffle_epi8(s.high, _mm256_xor_si256(x, _mm256_set1_epi8(-128))));
+    const __m256i hit = _mm256_cmpeq_epi8(_mm256_and_si256(bits, bit), bit);
+    return static_cast<std::uint32_t>(_mm256_movemask_epi8(hit));
 }
 
 }  // namespace

@@ -74,6 +74,9 @@ inline F32 f32_mul(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F32 f32_fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }    // a * b + c
 inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a * b
 
+// Bit i is set when lane i of a is larger than that of b.
+inline std::uint32_t f32_above(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+
 inline float f32_sum(F32 a) { return _mm512_reduce_add_ps(a.v); }
 
 // Where x > best: best = x and its label = l.
@@ -372,6 +375,54 @@ inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[1]) {
     const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     const __m128i mask = _mm_set1_epi8(15);
     unpack_bytes(_mm_unpacklo_epi8(_mm_and_si128(x, mask), _mm_and_si128(_mm_srli_epi16(x, 4), mask)), out);
+}
+
+// Pieces of 32 bytes of one row (kernel/row_kernels.hpp).
+using PieceBytes = __m256i;
+struct PieceSums {
+    __m256i v;
+};
+inline PieceSums piece_zero() { return {_mm256_setzero_si256()}; }
+inline PieceBytes piece_load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline PieceBytes piece_load_half(const void* p) {
+    return _mm256_zextsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+template <int kWidth>
+inline PieceBytes piece_field(PieceBytes x, int shift) {
+    return _mm256_and_si256(_mm256_srli_epi16(x, shift), _mm256_set1_epi8(static_cast<char>((1 << kWidth) - 1)));
+}
+inline PieceSums piece_add(PieceSums x, PieceSums y) { return {_mm256_add_epi32(x.v, y.v)}; }
+inline PieceSums piece_shift(PieceSums x, int shift) { return {_mm256_slli_epi32(x.v, shift)}; }
+inline std::int32_t piece_total(PieceSums x) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+// pairs += fields (unsigned) * weights (signed), in 32 bits at once.
+inline PieceSums piece_multiply(PieceSums pairs, PieceBytes fields, PieceBytes weights) {
+    return {_mm256_dpbusd_epi32(pairs.v, fields, weights)};
+}
+inline PieceSums piece_widen(PieceSums sums, PieceSums pairs) { return piece_add(sums, pairs); }
+inline PieceSums piece_multiply_signed(PieceSums sums, PieceBytes x, PieceBytes y) {
+    return {_mm256_dpbusd_epi32(sums.v, _mm256_abs_epi8(x), _mm256_sign_epi8(y, x))};
+}
+
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    __m512i low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) {
+    const auto* p = reinterpret_cast<const __m128i*>(set);
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(p)), _mm512_broadcast_i32x4(_mm_loadu_si128(p + 1))};
+}
+// Bit j is set when byte j of x is in the set; a shuffle gives zero where the index has bit 7.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const __m512i powers = _mm512_set1_epi64(static_cast<long long>(0x8040201008040201ull));
+    const __m512i bit = _mm512_shuffle_epi8(powers, high_nibbles(x));
+    const __m512i bits = _mm512_or_si512(_mm512_shuffle_epi8(s.low, x),
+                                         _mm512_shuffle_epi8(s.high, _mm512_xor_si512(x, _mm512_set1_epi8(-128))));
+    return _mm512_test_epi8_mask(bits, bit);
 }
 
 }  // namespace

@@ -72,6 +72,14 @@ inline F32 f32_mul(F32 a, F32 b) { return {vmulq_f32(a.v, b.v)}; }
 inline F32 f32_fma(F32 a, F32 b, F32 c) { return {vfmaq_f32(c.v, a.v, b.v)}; }   // a * b + c
 inline F32 f32_fnma(F32 a, F32 b, F32 c) { return {vfmsq_f32(c.v, a.v, b.v)}; }  // c - a * b
 
+// Bit i is set where lane i is all ones.
+inline std::uint32_t lane_mask(uint32x4_t x) {
+    static constexpr std::uint32_t kBit[4] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(x, vld1q_u32(kBit)));
+}
+// Bit i is set when lane i of a is larger than that of b.
+inline std::uint32_t f32_above(F32 a, F32 b) { return lane_mask(vcgtq_f32(a.v, b.v)); }
+
 inline float f32_sum(F32 a) { return vaddvq_f32(a.v); }
 
 // Where x > best: best = x and its label = l.
@@ -189,12 +197,6 @@ inline RowsI32 widen(const RowsU16& x) {
 }
 // A vector has one strip, so its sums are those of the rows.
 inline RowsI32 widen_small(const RowsU16& x) { return widen(x); }
-
-// Bit i is set where lane i is all ones.
-inline std::uint32_t lane_mask(uint32x4_t x) {
-    static constexpr std::uint32_t kBit[4] = {1, 2, 4, 8};
-    return vaddvq_u32(vandq_u32(x, vld1q_u32(kBit)));
-}
 
 // What turns the sums of the 32 rows of a block into bounds: `add` points to 32 float32, `scale` to
 // 32 float16.
@@ -338,6 +340,23 @@ inline void unpack_nibbles(const std::uint8_t* p, F32 (&out)[4]) {
     const uint8x8_t x = vld1_u8(p);
     const uint8x8_t low = vand_u8(x, vdup_n_u8(15)), high = vshr_n_u8(x, 4);
     unpack_bytes(vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high)), out);
+}
+
+// byte sets (kernel/set_kernels.hpp)
+
+struct ByteSet {
+    uint8x16_t low, high;  // bits of bytes 0 … 127 and 128 … 255
+};
+inline ByteSet load_set(const std::uint8_t* set) { return {vld1q_u8(set), vld1q_u8(set + 16)}; }
+// Bit j is set when byte j of x is in the set; a look-up gives zero where the index is above 15.
+inline std::uint64_t bytes_in(Bytes x, const ByteSet& s) {
+    const uint8x16_t powers = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201ull));
+    const uint8x16_t bit = vqtbl1q_u8(powers, vshrq_n_u8(x, 4));
+    const uint8x16_t index = vandq_u8(x, vdupq_n_u8(0x8F));
+    const uint8x16_t bits = vorrq_u8(vqtbl1q_u8(s.low, index), vqtbl1q_u8(s.high, veorq_u8(index, vdupq_n_u8(0x80))));
+    const uint8x16_t hit = vandq_u8(vtstq_u8(bits, bit), powers);
+    return static_cast<std::uint64_t>(vaddv_u8(vget_low_u8(hit))) |
+           static_cast<std::uint64_t>(vaddv_u8(vget_high_u8(hit))) << 8;
 }
 
 }  // namespace

@@ -4,11 +4,13 @@
 ``num_threads=0`` stands for the CPUs that the process may use. Scores are those of the public API.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from residua._core import columns as columns
 from residua._core import kernels as kernels
 from residua._core import store as store
 from residua._typing import AnyArray, ByteArray, FloatArray, IntArray, Metric
@@ -17,6 +19,7 @@ __version__: Final[str]
 compiler: Final[str]
 
 _Ids: TypeAlias = AnyArray | list[str]
+_Filter: TypeAlias = _Ids | columns.Expr | None
 # ids, scores, counts, stats
 _Found: TypeAlias = tuple[AnyArray, FloatArray, IntArray, dict[str, Any]]
 
@@ -49,6 +52,10 @@ class Codec(metaclass=_NativeType):
     def group_bits(self) -> list[int]: ...
     @property
     def block_dims(self) -> int: ...
+    @property
+    def n_codebooks(self) -> int: ...
+    @property
+    def beam(self) -> int: ...
     @property
     def memory_bytes(self) -> int: ...
     def candidates(self, k: int, n: int) -> int: ...
@@ -95,7 +102,14 @@ def scalar_codec(
     query_mean: FloatArray,
     step: FloatArray,
     expansion: float,
+    unit_scale: bool = False,
 ) -> Codec: ...
+
+# The middle and the step of every dim, and whether all vectors have a scale of 1.
+def scalar_ranges(codec: Codec) -> tuple[FloatArray, FloatArray, bool]: ...
+
+# Row codes of (n, dim) levels, for such a codec.
+def encode_levels(codec: Codec, levels: ByteArray, num_threads: int) -> ByteArray: ...
 def pq_codec(
     dim: int,
     n_subspaces: int,
@@ -109,6 +123,15 @@ def pq_codec(
     expansion: float,
 ) -> Codec: ...
 def pq_parts(codec: Codec) -> tuple[FloatArray, FloatArray | None, float, float, FloatArray]: ...
+def residual_codec(
+    dim: int,
+    beam: int,
+    metric: str,
+    center: FloatArray,
+    codebooks: FloatArray,
+    levels: FloatArray,
+    expansion: float,
+) -> Codec: ...
 def with_expansion(codec: Codec, expansion: float) -> Codec: ...
 
 # What fits take from native code. fit_steps: the steps for 1 … 8 bits, and the squared errors for
@@ -136,6 +159,16 @@ def kmeans(
 def nearest_centroids(
     x: FloatArray, centroids: FloatArray, m: int, product: bool, num_threads: int
 ) -> tuple[npt.NDArray[np.uint32], FloatArray]: ...
+
+# Codewords, codebook by codebook; progress gets (codebooks done, total).
+def train_residual(
+    x: FloatArray,
+    n_codebooks: int,
+    beam: int,
+    seed: int,
+    num_threads: int,
+    progress: Callable[[int, int], None],
+) -> FloatArray: ...
 def sample_rows(n: int, count: int, seed: int) -> IntArray: ...
 def permutation(n: int, seed: int) -> IntArray: ...
 def hamming(a: ByteArray, b: ByteArray, num_threads: int) -> npt.NDArray[np.int32]: ...
@@ -158,25 +191,52 @@ class Index(metaclass=_NativeType):
     def codec(self) -> Codec | None: ...
     def __len__(self) -> int: ...
     def staged_vectors(self) -> FloatArray: ...
-    def add(self, x: FloatArray, ids: _Ids | None, upsert: bool, num_threads: int) -> AnyArray: ...
+    def add(
+        self,
+        x: FloatArray,
+        ids: _Ids | None,
+        upsert: bool,
+        num_threads: int,
+        columns: list[Any] | None = None,
+        lists: npt.NDArray[np.uint32] | None = None,
+    ) -> AnyArray: ...
+    @property
+    def fields(self) -> list[tuple[str, str]]: ...
+    def declare_columns(self, fields: list[tuple[str, str]]) -> None: ...
+    def set_columns(self, ids: _Ids, columns: list[Any]) -> None: ...
+    def columns(self, ids: _Ids) -> list[Any]: ...
     def search(
         self,
         queries: FloatArray,
         k: int,
         scoring: str,
         rerank: int,
-        filter: _Ids | None,
+        filter: _Filter,
         num_threads: int,
         funnel: list[tuple[int, int]] = [],
         nprobe: int = 0,
+        ef: int = 0,
     ) -> _Found: ...
     def search_codes(
-        self, codes: ByteArray, k: int, rerank: int, filter: _Ids | None, num_threads: int, nprobe: int = 0
+        self,
+        codes: ByteArray,
+        k: int,
+        rerank: int,
+        filter: _Filter,
+        num_threads: int,
+        nprobe: int = 0,
+        ef: int = 0,
     ) -> _Found: ...
     def range_search(
-        self, queries: FloatArray, threshold: float, filter: _Ids | None, num_threads: int
+        self, queries: FloatArray, threshold: float, filter: _Filter, num_threads: int
     ) -> tuple[IntArray, AnyArray, FloatArray]: ...
     def remove(self, ids: _Ids, ignore_missing: bool) -> int: ...
+    def add_codes(
+        self, codes: ByteArray, ids: _Ids | None, lists: npt.NDArray[np.uint32] | None = None
+    ) -> AnyArray: ...
+    def codes_of(self, ids: _Ids) -> ByteArray: ...
+    def all_ids(self) -> AnyArray: ...
+    tuning: str  # what is saved with the index and not read by native code
     def take_back(self, ids: _Ids, max_id: int) -> None: ...
     @property
     def max_id(self) -> int: ...
@@ -189,6 +249,29 @@ class Index(metaclass=_NativeType):
 class FlatIndex(Index):
     def __init__(self, dim: int, metric: str, vectors: str, wants_codec: bool, codec_recipe: str) -> None: ...
     def set_codec(self, codec: Codec, num_threads: int) -> None: ...
+
+class HNSWIndex(Index):
+    def __init__(
+        self,
+        dim: int,
+        metric: str,
+        vectors: str,
+        wants_codec: bool,
+        codec_recipe: str,
+        M: int,
+        ef_construction: int,
+        seed: int,
+        turbo: bool,
+    ) -> None: ...
+    def set_codec(self, codec: Codec, num_threads: int) -> None: ...
+    @property
+    def M(self) -> int: ...  # noqa: N802
+    @property
+    def ef_construction(self) -> int: ...
+    @property
+    def turbo(self) -> bool: ...
+    # Edges, entries, live rows that no walk can meet, edges to removed rows.
+    def shape(self) -> dict[str, int]: ...
 
 class IVFIndex(Index):
     def __init__(
@@ -221,6 +304,10 @@ class IVFIndex(Index):
     def default_nprobe(self) -> int: ...
     @property
     def fit(self) -> dict[str, float]: ...
+    def centroids(self) -> FloatArray: ...
+    def take_as_trained(self) -> None: ...
+    # Integer ids.
+    def lists_of(self, ids: IntArray) -> npt.NDArray[np.uint32]: ...
     def list_sizes(self) -> npt.NDArray[np.uint32]: ...
 
 class EmbeddingTable(metaclass=_NativeType):

@@ -118,3 +118,6 @@ def plane_topk(
     first_row: int = 0,
     allowed: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[FloatArray, IntArray]: ...
+
+# Byte sets: the words of a bitmap, a set of 32 bytes.
+def members(isa: str, values: ByteArray, set: ByteArray) -> npt.NDArray[np.uint64]: ...

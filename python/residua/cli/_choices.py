@@ -68,6 +68,12 @@ CODECS = {
         lambda bits: 0 < bits <= 8,
         "up to 8 per dim, in sub-spaces of 8 bits",
     ),
+    "residual": CodecKind(
+        lambda dim, bits, seed: rz.ResidualCodec(dim, min(max(round(dim * bits / 8) - 1, 1), 32), seed=seed),
+        0.25,
+        lambda bits: 0 < bits <= 1,
+        "above 0 to 1, the byte of a length included; a code has 2 to 33 bytes",
+    ),
     "float": CodecKind(
         lambda dim, bits, seed: rz.FloatCodec(dim, "float16" if bits == 16 else "float32"),
         32.0,
@@ -124,7 +130,7 @@ BitsOption = Annotated[
     float | None,
     typer.Option(
         help="Bits per dim: recurrent 0.5 to 8 (default 2), scalar 8 (default) or 4, binary 1, "
-        "float 16 or 32 (default).",
+        "residual up to 1 (default 0.25), float 16 or 32 (default).",
         show_default=False,
     ),
 ]

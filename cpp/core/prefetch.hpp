@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Asks for a cache line that will be read soon.
+#pragma once
+
+namespace residua {
+
+inline void prefetch_line(const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p);
+#else
+    (void)p;
+#endif
+}
+
+}  // namespace residua
