@@ -48,6 +48,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "rotation",
             "code_bits",
             "per_dim",
+            "train_rows",
             "dtype",
             "funnel",
             "nlist",

@@ -55,6 +55,8 @@ class _FloatEngine:
         self.index = _make(faiss, data, spec, factory)
         self.family = family_of(factory)
         self.label = factory + (f", re-ranked x{spec.options['refine']}" if "refine" in spec.options else "")
+        if self._cosine and spec.options.get("search_metric") == "ip":
+            self.label += ", inner product"
         base = self.prepare(data.base)
         faiss.omp_set_num_threads(threads)
         start = time.perf_counter()

@@ -145,7 +145,8 @@ class OursRunner:
             if options.get("fit_queries") and data.train_queries is None:
                 raise UnusableSpecError(f"{data.name} has no train_queries.npy")
             queries = data.train_queries if options.get("fit_queries") else None
-            codec.fit(data.base, queries=queries, metric=data.metric, num_threads=threads)
+            rows = data.base[: options.get("train_rows")]
+            codec.fit(rows, queries=queries, metric=data.metric, num_threads=threads)
         return codec
 
     def fit(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> None:

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "codec/block_scan.hpp"
 #include "codec/pq_codec.hpp"
 #include "kernel/dispatch.hpp"
 
@@ -79,22 +80,22 @@ struct LookupFamily {
 
 }  // namespace
 
-void PqScorer::scan(BlockView codes, const BlockRows& rows, std::size_t row_begin,
-                    const ScanQueries<PqQuery>& queries) const {
-    Buffers buffers(codec_);
-    const LookupFamily family{codec_, kernel::active().lookups, buffers};
-    block_topk(family, codes.data + row_begin / kBlockRows * codec_.block_bytes(), rows, queries);
-}
-
 void PqScorer::top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                      std::size_t q_begin, std::size_t q_end, TopK* pools) const {
-    scan(codes, BlockRows(row_begin, row_end - row_begin, allowed), row_begin,
-         {std::span(queries_).subspan(q_begin, q_end - q_begin), pools});
+    offer(codes, row_begin, {row_begin, row_end - row_begin, allowed},
+          {std::span(queries_).subspan(q_begin, q_end - q_begin), pools});
 }
 
 void PqScorer::top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                         std::span<const std::uint32_t> queries, TopK* pools) const {
-    scan(codes, BlockRows(row_begin, row_end - row_begin, allowed), row_begin, {queries_, pools, queries, true});
+    offer(codes, row_begin, {row_begin, row_end - row_begin, allowed}, {queries_, pools, queries, true});
+}
+
+void PqScorer::offer(BlockView codes, std::size_t row_begin, const BlockRows& rows,
+                     const ScanQueries<PqQuery>& queries) const {
+    Buffers buffers(codec_);
+    const LookupFamily family{codec_, kernel::active().lookups, buffers};
+    block_topk(family, codes.data + row_begin / kBlockRows * codec_.block_bytes(), rows, queries);
 }
 
 void PqScorer::scores(BlockView codes, std::size_t row_begin, std::size_t row_end, std::size_t query,

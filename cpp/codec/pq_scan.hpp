@@ -38,8 +38,8 @@ public:
                    float* out) const override;
 
 private:
-    void scan(BlockView codes, const BlockRows& rows, std::size_t row_begin,
-              const ScanQueries<PqQuery>& queries) const;
+    void offer(BlockView codes, std::size_t row_begin, const BlockRows& rows,
+               const ScanQueries<PqQuery>& queries) const;
 
     const PqCodec& codec_;
     std::vector<PqQuery> queries_;

@@ -74,6 +74,25 @@ void EdgeStore::give(std::uint32_t slot) noexcept {
     if (units_of(slot) > 0) free_[units_of(slot)].push_back(slot);
 }
 
+// Takes room for the records of change.rows and writes them there.
+void EdgeStore::write_records(const codec::Codec& codec, const Graph& graph, const CodeOf& code, int num_threads,
+                              Change& change) {
+    const std::vector<std::uint32_t>& rows = change.rows;
+    for (const std::uint32_t r : rows) {
+        const std::size_t units = (graph.count(r) + form_.unit_rows - 1) / form_.unit_rows;
+        change.slots.push_back(units == 0 ? 0 : take(units));
+    }
+    std::uint8_t* const lines = lines_.edit();
+    parallel_for(rows.size(), 64, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        std::vector<std::uint8_t> codes;
+        for (std::size_t i = begin; i < end; ++i) {
+            if (change.slots[i] == 0) continue;
+            write_record(codec, form_, graph.neighbours(rows[i]), units_of(change.slots[i]), code, codes,
+                         lines + change.slots[i] / kSlotUnits * kCacheLine);
+        }
+    });
+}
+
 EdgeStore::Change EdgeStore::prepare(const codec::Codec& codec, const Graph& graph,
                                      std::span<const std::uint32_t> rows, const CodeOf& code, int num_threads) {
     Change change;
@@ -90,19 +109,12 @@ EdgeStore::Change EdgeStore::prepare(const codec::Codec& codec, const Graph& gra
     lines_.reserve(lines_.size() + fresh * kCacheLine);
     slots_.reserve(std::max(slots_.size(), change.n));
     for (auto& list : free_) list.reserve(list.size() + 2 * rows.size());
-    for (const std::uint32_t r : rows) {
-        const std::size_t units = (graph.count(r) + form_.unit_rows - 1) / form_.unit_rows;
-        change.slots.push_back(units == 0 ? 0 : take(units));
+    try {
+        write_records(codec, graph, code, num_threads, change);
+    } catch (...) {
+        discard(std::move(change));
+        throw;
     }
-    std::uint8_t* const lines = lines_.edit();
-    parallel_for(rows.size(), 64, num_threads, [&](std::size_t begin, std::size_t end, int) {
-        std::vector<std::uint8_t> codes;
-        for (std::size_t i = begin; i < end; ++i) {
-            if (change.slots[i] == 0) continue;
-            write_record(codec, form_, graph.neighbours(rows[i]), units_of(change.slots[i]), code, codes,
-                         lines + change.slots[i] / kSlotUnits * kCacheLine);
-        }
-    });
     return change;
 }
 

@@ -92,6 +92,7 @@ public:
     void load(const store::Reader& in, const codec::Codec& codec, const Graph& graph, const CodeOf& code);
 
 private:
+    void write_records(const codec::Codec& codec, const Graph& graph, const CodeOf& code, int num_threads, Change& change);
     std::uint32_t take(std::size_t units);
     void give(std::uint32_t slot) noexcept;
 
