@@ -61,6 +61,7 @@ def graph_index() -> rz.HNSWIndex:
     index = rz.HNSWIndex(DIM, codec=rz.ScalarCodec(DIM, 4), M=4)
     index.add(vectors(300))
     index.remove([4])
+    return index
 
 
 def columns_index() -> rz.FlatIndex:
