@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "codec/subset_sums.hpp"
 #include "core/error.hpp"
 #include "kernel/dispatch.hpp"
 
@@ -61,13 +62,8 @@ EdgeQuery::EdgeQuery(const PlaneLayout& layout, std::span<const float> weights, 
         const float* v = w.data() + kDims * s;
         float minimum = 0.0f;
         for (std::size_t i = 0; i < kDims; ++i) minimum += std::min(v[i], 0.0f);
-        // The first dim is the most significant bit.
         float subset[kEntries];
-        subset[0] = -minimum;
-        for (std::size_t bit = 1; bit < kEntries; bit *= 2) {
-            const float weight = v[bit == 1 ? 3 : bit == 2 ? 2 : bit == 4 ? 1 : 0];
-            for (std::size_t x = 0; x < bit; ++x) subset[bit + x] = subset[x] + weight;
-        }
+        subset_sums(v, -minimum, subset);
         std::uint8_t* table = tables_.data() + s * kEntries;
         for (std::size_t x = 0; x < kEntries; ++x) {
             const auto entry = static_cast<std::int32_t>(subset[x] * inverse + 0.5f);

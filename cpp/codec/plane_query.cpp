@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "codec/subset_sums.hpp"
 #include "core/error.hpp"
 
 namespace residua::codec {
@@ -110,13 +111,8 @@ void PlaneQuery::fill_tables(const PlaneLayout& layout, Strips& strips) {
     std::uint32_t t = layout.planes;
     for (std::size_t s = 0; s < n; ++s) {
         const std::int16_t* q = q_.data() + 4 * s;
-        // The first dim is the most significant bit.
         std::int32_t subset[kEntries];
-        subset[0] = 0;
-        for (std::size_t bit = 1; bit < kEntries; bit *= 2) {
-            const std::int32_t weight = q[bit == 1 ? 3 : bit == 2 ? 2 : bit == 4 ? 1 : 0];
-            for (std::size_t x = 0; x < bit; ++x) subset[bit + x] = subset[x] + weight;
-        }
+        subset_sums(q, std::int32_t{0}, subset);
         std::int32_t minimum = 0, total = 0, square = 0;
         for (std::size_t i = 0; i < 4; ++i) {
             minimum += std::min<std::int32_t>(q[i], 0);

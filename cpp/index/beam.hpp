@@ -24,7 +24,6 @@ public:
         size_ = next_ = 0;
     }
     std::size_t size() const { return size_; }
-    std::size_t capacity() const { return capacity_; }
     bool full() const { return size_ == capacity_; }
     float worst() const { return full() ? items_[size_ - 1].score : kWorstScore; }
 

@@ -14,8 +14,6 @@ namespace {
 
 constexpr std::size_t kMaxLines = (std::size_t{1} << 32) / kSlotUnits;
 
-std::size_t units_of(std::uint32_t slot) { return slot % kSlotUnits; }
-
 // The codes of `rows` as units, the last one filled up with zeros.
 void pack(const codec::Codec& codec, std::span<const std::uint32_t> rows, const EdgeStore::CodeOf& code,
           std::vector<std::uint8_t>& codes, std::uint8_t* units) {
@@ -79,7 +77,7 @@ void EdgeStore::write_records(const codec::Codec& codec, const Graph& graph, con
                               Change& change) {
     const std::vector<std::uint32_t>& rows = change.rows;
     for (const std::uint32_t r : rows) {
-        const std::size_t units = (graph.count(r) + form_.unit_rows - 1) / form_.unit_rows;
+        const std::size_t units = form_.units(graph.count(r));
         change.slots.push_back(units == 0 ? 0 : take(units));
     }
     std::uint8_t* const lines = lines_.edit();
@@ -102,7 +100,7 @@ EdgeStore::Change EdgeStore::prepare(const codec::Codec& codec, const Graph& gra
     change.entries = pack_entries(codec, graph, code);
     free_.resize(kSlotUnits);
     std::size_t wanted[kSlotUnits] = {}, fresh = 0;
-    for (const std::uint32_t r : rows) ++wanted[(graph.count(r) + form_.unit_rows - 1) / form_.unit_rows];
+    for (const std::uint32_t r : rows) ++wanted[form_.units(graph.count(r))];
     for (std::size_t u = 1; u < kSlotUnits; ++u) {
         fresh += form_.lines(u) * (wanted[u] - std::min(wanted[u], free_[u].size()));
     }
@@ -167,7 +165,7 @@ void EdgeStore::load(const store::Reader& in, const codec::Codec& codec, const G
     std::size_t line = 0;
     for (std::uint32_t r = 0; r < n; ++r) {
         const auto list = graph.neighbours(r);
-        const std::size_t units = (list.size() + form_.unit_rows - 1) / form_.unit_rows;
+        const std::size_t units = form_.units(list.size());
         const std::size_t end = line + (units == 0 ? 0 : form_.lines(units));
         if (slots[r] != (units == 0 ? 0 : line * kSlotUnits + units) || end * kCacheLine > lines.size()) {
             in.fail("edges.slots", "row " + std::to_string(r) + " has no record of its neighbours");

@@ -26,11 +26,15 @@ namespace residua::index {
 
 inline constexpr std::uint32_t kSlotUnits = 16;
 
+inline std::size_t units_of(std::uint32_t slot) { return slot % kSlotUnits; }
+
 // How records are laid out for a codec.
 struct EdgeForm {
     std::size_t unit_rows = 0;
     std::size_t unit_bytes = 0;
 
+    // Of a list of n rows.
+    std::size_t units(std::size_t n) const { return (n + unit_rows - 1) / unit_rows; }
     std::size_t lines(std::size_t units) const {
         return (units * (unit_rows * sizeof(std::uint32_t) + unit_bytes) + kCacheLine - 1) / kCacheLine;
     }
@@ -50,7 +54,6 @@ struct EdgeView {
 
     std::size_t size() const { return slots.size; }
 
-    std::size_t units(std::uint32_t slot) const { return slot % kSlotUnits; }
     const std::uint8_t* record(std::uint32_t slot) const { return lines.data + slot / kSlotUnits * kCacheLine; }
 };
 

@@ -61,7 +61,7 @@ void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::siz
         std::uint32_t row;
         while (waiting < kRecordsAhead && beam.pop(row)) {
             const std::uint32_t slot = edges.slots.data[row];
-            const std::size_t units = edges.units(slot);
+            const std::size_t units = units_of(slot);
             if (units == 0) continue;
             const std::uint8_t* record = edges.record(slot);
             for (std::size_t b = 0; b < form.lines(units); ++b) prefetch_line(record + b * kCacheLine);
@@ -73,7 +73,7 @@ void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::siz
         first = (first + 1) % kRecordsAhead;
         --waiting;
         ask();
-        const std::size_t units = edges.units(slot);
+        const std::size_t units = units_of(slot);
         const auto* row = reinterpret_cast<const std::uint32_t*>(edges.record(slot));
         const auto* unit = reinterpret_cast<const std::uint8_t*>(row + units * form.unit_rows);
         for (std::size_t u = 0; u < units; ++u, row += form.unit_rows, unit += form.unit_bytes) offer(row, unit, beam);

@@ -68,7 +68,6 @@ struct HNSWIndex::Change {
     bool kept = false;
     bool codes_grown = false;
     std::size_t code_bytes = 0;  // of all codes before the change
-    Placement placement;
     std::optional<EdgeStore::Change> edges;
     std::vector<std::uint8_t> moved_codes;
     std::unordered_map<std::uint32_t, std::size_t> moved_at;  // of a row's code among them

@@ -93,7 +93,6 @@ private:
     std::unique_ptr<codec::RowScorer> float_scorer(ConstMatrix queries) const;
     std::unique_ptr<WalkScratch> take_scratch() const;
     void give_scratch(std::unique_ptr<WalkScratch> scratch) const;
-    std::size_t row_bytes(const codec::Codec* codec) const;
     std::shared_ptr<const View> view() const;
 
     // Changing (hnsw_change.cpp).

@@ -343,7 +343,7 @@ RowLists IvfIndex::range_of_codes(ConstMatrix queries, float threshold, const Bi
     queries = {z.data(), queries.rows, dim_};
     Slots slots;
     const Probes probes = choose_lists(queries, lists_.size(), 0, slots, num_threads);
-    const auto scorer = codec_->prepare(queries, num_threads);
+    const auto scorer = scores_by_list() ? nullptr : codec_->prepare(queries, num_threads);
     const codec::BlockView view{lists_.codes(), lists_.places()};
     const float factor = residual_ && metric_ == Metric::l2 && !scores_by_list() ? 2.0f : 1.0f;
     RowLists hits(queries.rows);

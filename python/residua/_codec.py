@@ -7,7 +7,16 @@ from typing import Any, TypeVar
 
 from residua import _core
 from residua._typing import ArrayLike, ByteArray, FloatArray, Metric, Progress
-from residua._validate import as_codes, as_path, as_threads, as_vectors, refuse_zero_rows
+from residua._validate import (
+    METRICS,
+    as_choice,
+    as_codes,
+    as_path,
+    as_threads,
+    as_vectors,
+    refuse_huge_values,
+    refuse_zero_rows,
+)
 from residua.errors import InvalidTypeError, InvalidValueError, NotTrainedError
 
 C = TypeVar("C", bound="Codec")
@@ -84,6 +93,32 @@ class Codec:
         The codec itself.
         """
         raise NotImplementedError
+
+    def _as_sample(
+        self, x: ArrayLike, queries: ArrayLike | None, metric: str
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """Check what a fit is given, and return the vectors and the queries, None where there are none."""
+        if self._native is not None:
+            raise InvalidValueError(f"{self!r} is fitted already; make a new codec")
+        as_choice(metric, "metric", METRICS)
+        v, _ = as_vectors(x, self._dim, "x")
+        self._refuse_few(len(v))
+        q = None
+        if queries is not None:
+            q, _ = as_vectors(queries, self._dim, "queries")
+            q = q if len(q) else None
+        for rows, name in ((v, "x"), (q, "queries")):
+            if rows is None:
+                continue
+            if metric == "cosine":
+                refuse_zero_rows(rows, name)
+            refuse_huge_values(rows, name, metric)
+        return v, q
+
+    def _refuse_few(self, n: int) -> None:
+        """Refuse a sample of n vectors that is too small to fit on."""
+        if n == 0:
+            raise InvalidValueError("x: expected at least 1 vector to fit on, got 0")
 
     def encode(self, x: ArrayLike, *, num_threads: int | None = None) -> ByteArray:
         """Encode vectors.

@@ -356,23 +356,7 @@ class RecurrentBinaryCodec(Codec):
             The codec is fitted already, ``x`` is empty, or values are so large that squares overflow.
         ShapeError, DtypeError, NonFiniteError
         """
-        if self._native is not None:
-            raise InvalidValueError(f"{self!r} is fitted already; make a new codec")
-        as_choice(metric, "metric", METRICS)
-        v, _ = as_vectors(x, self._dim, "x")
-        if len(v) == 0:
-            raise InvalidValueError("x: expected at least 1 vector to fit on, got 0")
-        q = None
-        if queries is not None:
-            q, _ = as_vectors(queries, self._dim, "queries")
-            q = q if len(q) else None
-        if metric == "cosine":
-            refuse_zero_rows(v, "x")
-            if q is not None:
-                refuse_zero_rows(q, "queries")
-        refuse_huge_values(v, "x", metric)
-        if q is not None:
-            refuse_huge_values(q, "queries", metric)
+        v, q = self._as_sample(x, queries, metric)
         self._native = _recurrent_fit.fit(
             v,
             q,

@@ -18,9 +18,6 @@ from residua._validate import (
     as_int,
     as_seed,
     as_threads,
-    as_vectors,
-    refuse_huge_values,
-    refuse_zero_rows,
 )
 from residua.errors import InvalidValueError, NonFiniteError, ShapeError, UnsupportedError
 
@@ -214,26 +211,7 @@ class PQCodec(Codec):
             that squares overflow.
         ShapeError, DtypeError, NonFiniteError
         """
-        if self._native is not None:
-            raise InvalidValueError(f"{self!r} is fitted already; make a new codec")
-        as_choice(metric, "metric", METRICS)
-        v, _ = as_vectors(x, self._dim, "x")
-        if len(v) < 2**self._bits:
-            raise InvalidValueError(
-                f"x: {self._bits} bits per sub-space need at least {2**self._bits} vectors to fit on, "
-                f"got {len(v)}" + ("; bits=4 needs 16" if self._bits == 8 else "")
-            )
-        q = None
-        if queries is not None:
-            q, _ = as_vectors(queries, self._dim, "queries")
-            q = q if len(q) else None
-        if metric == "cosine":
-            refuse_zero_rows(v, "x")
-            if q is not None:
-                refuse_zero_rows(q, "queries")
-        refuse_huge_values(v, "x", metric)
-        if q is not None:
-            refuse_huge_values(q, "queries", metric)
+        v, q = self._as_sample(x, queries, metric)
         self._native = _pq_fit.fit(
             v,
             q,
@@ -246,6 +224,13 @@ class PQCodec(Codec):
             report=reporter(progress, "fit"),
         )
         return self
+
+    def _refuse_few(self, n: int) -> None:
+        if n < 2**self._bits:
+            raise InvalidValueError(
+                f"x: {self._bits} bits per sub-space need at least {2**self._bits} vectors to fit on, "
+                f"got {n}" + ("; bits=4 needs 16" if self._bits == 8 else "")
+            )
 
     def encode(
         self, x: ArrayLike, *, num_threads: int | None = None, refine: bool | Literal["scale"] = False

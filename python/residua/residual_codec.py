@@ -8,17 +8,11 @@ from residua._codec import Codec
 from residua._progress import reporter
 from residua._typing import ArrayLike, Metric, Progress
 from residua._validate import (
-    METRICS,
-    as_choice,
     as_dim,
     as_int,
     as_seed,
     as_threads,
-    as_vectors,
-    refuse_huge_values,
-    refuse_zero_rows,
 )
-from residua.errors import InvalidValueError
 
 __all__ = ["ResidualCodec"]
 
@@ -113,22 +107,7 @@ class ResidualCodec(Codec):
             The codec is fitted already, ``x`` is empty, or values are so large that squares overflow.
         ShapeError, DtypeError, NonFiniteError
         """
-        if self._native is not None:
-            raise InvalidValueError(f"{self!r} is fitted already; make a new codec")
-        as_choice(metric, "metric", METRICS)
-        v, _ = as_vectors(x, self._dim, "x")
-        if len(v) == 0:
-            raise InvalidValueError("x: expected at least 1 vector to fit on, got 0")
-        q = None
-        if queries is not None:
-            q, _ = as_vectors(queries, self._dim, "queries")
-            q = q if len(q) else None
-        for rows, name in ((v, "x"), (q, "queries")):
-            if rows is None:
-                continue
-            if metric == "cosine":
-                refuse_zero_rows(rows, name)
-            refuse_huge_values(rows, name, metric)
+        v, q = self._as_sample(x, queries, metric)
         self._native = _residual_fit.fit(
             v,
             q,
