@@ -182,14 +182,33 @@ Literal to_literal(const py::handle& value) {
     return Text{parts[1].cast<std::string>(), Time{parts[2].cast<std::int64_t>(), parts[3].cast<bool>()}};
 }
 
-ExprPtr condition_on(std::string column, const std::string& op, const py::list& literals) {
+// A value as Python has it: most of them without a call; `convert` (residua._literals.as_literal) knows the others.
+Literal literal_of(PyObject* o, const py::function& convert) {
+    constexpr Py_ssize_t kTimeLength = 10;  // of 2024-05-31, the shortest text that spells a time
+    if (PyBool_Check(o)) return o == Py_True;
+    if (PyLong_CheckExact(o)) {
+        int overflow = 0;
+        const long long value = PyLong_AsLongLongAndOverflow(o, &overflow);
+        if (overflow == 0) return Number::of(static_cast<std::int64_t>(value));
+    } else if (PyFloat_CheckExact(o)) {
+        const double value = PyFloat_AS_DOUBLE(o);
+        if (!std::isnan(value)) return Number::of(value);
+    } else if (PyUnicode_CheckExact(o) && (PyUnicode_GET_LENGTH(o) < kTimeLength || PyUnicode_READ_CHAR(o, 4) != '-')) {
+        Py_ssize_t size = 0;
+        if (const char* bytes = PyUnicode_AsUTF8AndSize(o, &size)) return Text{std::string(bytes, static_cast<std::size_t>(size)), std::nullopt};
+        PyErr_Clear();
+    }
+    return to_literal(convert(py::reinterpret_borrow<py::object>(o)));
+}
+
+ExprPtr condition_on(std::string column, const std::string& op, const py::list& values, const py::function& convert) {
     constexpr Op kOps[] = {Op::equal,   Op::not_equal, Op::less,         Op::at_most,      Op::more,        Op::at_least,
                            Op::between, Op::is_in,     Op::contains_any, Op::contains_all, Op::starts_with, Op::is_null};
-    std::vector<Literal> values;
-    values.reserve(literals.size());
-    for (const auto& l : literals) values.push_back(to_literal(l));
+    std::vector<Literal> literals;
+    literals.reserve(values.size());
+    for (const auto& value : values) literals.push_back(literal_of(value.ptr(), convert));
     for (const Op known : kOps) {
-        if (op == to_string(known)) return Expr::condition_on(std::move(column), known, std::move(values));
+        if (op == to_string(known)) return Expr::condition_on(std::move(column), known, std::move(literals));
     }
     return Expr::condition_on(std::move(column), Op::is_true);
 }
@@ -312,9 +331,9 @@ void register_columns(py::module_& m) {
         .def_readonly("column", &Expr::column)
         .def_property_readonly("depth", [](const Expr& e) { return e.depth; });
     const auto shared = [](const ExprPtr& e) { return std::const_pointer_cast<Expr>(e); };
-    f.def("condition", [shared](std::string column, const std::string& op, const py::list& literals) {
-              return shared(condition_on(std::move(column), op, literals));
-          }, py::arg("column"), py::arg("op"), py::arg("literals"));
+    f.def("condition", [shared](std::string column, const std::string& op, const py::list& values, const py::function& convert) {
+              return shared(condition_on(std::move(column), op, values, convert));
+          }, py::arg("column"), py::arg("op"), py::arg("values"), py::arg("convert"));
     f.def("all_of", [shared](const std::shared_ptr<Expr>& a, const std::shared_ptr<Expr>& b) { return shared(Expr::all_of(a, b)); },
           py::arg("a"), py::arg("b"));
     f.def("any_of", [shared](const std::shared_ptr<Expr>& a, const std::shared_ptr<Expr>& b) { return shared(Expr::any_of(a, b)); },

@@ -136,8 +136,32 @@ Condition ordered_condition(const Context& c, MaybeBounds<T> (*bounds)(const Con
     return out;
 }
 
+// By their first bytes as far as those differ: thousands of texts are named at times.
+void sort_texts(std::vector<std::string>& texts) {
+    if (std::is_sorted(texts.begin(), texts.end())) return;
+    struct Item {
+        std::uint64_t begin = 0;
+        std::string* text = nullptr;
+    };
+    std::vector<Item> items;
+    items.reserve(texts.size());
+    for (std::string& text : texts) {
+        items.push_back({0, &text});
+        for (std::size_t i = 0; i < 8; ++i) {
+            items.back().begin = items.back().begin << 8 | (i < text.size() ? static_cast<unsigned char>(text[i]) : 0u);
+        }
+    }
+    std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
+        return a.begin != b.begin ? a.begin < b.begin : *a.text < *b.text;
+    });
+    std::vector<std::string> sorted;
+    sorted.reserve(texts.size());
+    for (const Item& item : items) sorted.push_back(std::move(*item.text));
+    texts = std::move(sorted);
+}
+
 Condition texts_of(std::vector<std::string> values, bool negated) {
-    std::sort(values.begin(), values.end());
+    sort_texts(values);
     values.erase(std::unique(values.begin(), values.end()), values.end());
     return Texts{std::move(values), {}, negated, false};
 }

@@ -16,6 +16,17 @@
 
 namespace residua::filter {
 
+// A view of codes of one width.
+template <class T>
+struct Codes {
+    const std::uint8_t* bytes;
+    std::uint32_t operator[](std::size_t i) const {
+        T code;
+        std::memcpy(&code, bytes + i * sizeof code, sizeof code);
+        return code;
+    }
+};
+
 class CodeArray {
 public:
     std::size_t width() const { return width_; }
@@ -31,6 +42,13 @@ public:
         std::uint32_t code;
         std::memcpy(&code, p, sizeof code);
         return code;
+    }
+    // use(codes), which gives the code of a row as [] does, without asking for the width every time.
+    template <class Use>
+    void with_width(Use use) const {
+        if (width_ == 1) use(Codes<std::uint8_t>{bytes_.data()});
+        else if (width_ == 2) use(Codes<std::uint16_t>{bytes_.data()});
+        else use(Codes<std::uint32_t>{bytes_.data()});
     }
     const std::uint8_t* bytes() const { return bytes_.data(); }
     std::size_t memory_bytes() const { return bytes_.memory_bytes(); }

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include "core/bitset.hpp"
 #include "kernel/dispatch.hpp"
@@ -45,9 +46,15 @@ private:
     bool empty_ = true;
 };
 
-// Sets the bits of the rows whose bin is in `sure`, and of those in `maybe` that pass(row).
-template <class Pass>
-void select_rows(std::span<const std::uint8_t> lane, const ByteSet& sure, const ByteSet& maybe, Pass pass, Bitset& out) {
+struct LookAtNone {
+    bool operator()(std::size_t) const { return true; }
+};
+
+// Sets the bits of the rows whose bin is in `sure`, and of those in `maybe` that pass(row). look(row),
+// which is true for all that pass and for few others, spares the branches of the rest.
+template <class Pass, class Look = LookAtNone>
+void select_rows(std::span<const std::uint8_t> lane, const ByteSet& sure, const ByteSet& maybe, Pass pass, Bitset& out,
+                 Look look = {}) {
     constexpr std::size_t kPiece = 4096;
     const auto members = kernel::active().sets.members;
     const std::span<std::uint64_t> words = out.words();
@@ -58,9 +65,14 @@ void select_rows(std::span<const std::uint8_t> lane, const ByteSet& sure, const 
         const std::size_t n = std::min(kPiece, lane.size() - begin);
         members(lane.data() + begin, n, maybe.table(), candidates);
         for (std::size_t w = 0; w < (n + 63) / 64; ++w) {
-            std::uint64_t found = 0;
-            for (std::uint64_t left = candidates[w]; left != 0; left &= left - 1) {
-                const std::size_t row = begin + 64 * w + static_cast<std::size_t>(std::countr_zero(left));
+            const std::size_t first = begin + 64 * w;
+            std::uint64_t left = candidates[w], found = 0;
+            if (!std::is_same_v<Look, LookAtNone> && left == ~std::uint64_t{0}) {
+                left = 0;
+                for (std::size_t i = 0; i < 64; ++i) left = left >> 1 | static_cast<std::uint64_t>(look(first + i)) << 63;
+            }
+            for (; left != 0; left &= left - 1) {
+                const std::size_t row = first + static_cast<std::size_t>(std::countr_zero(left));
                 found |= pass(row) ? left & (~left + 1) : 0;
             }
             words[begin / 64 + w] |= found;

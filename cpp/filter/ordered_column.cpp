@@ -6,10 +6,13 @@
 #include <limits>
 #include <new>
 
+#include "filter/value_grid.hpp"
+
 namespace residua::filter {
 namespace {
 
 constexpr std::size_t kSample = 65536;  // values that bins are chosen by
+constexpr std::size_t kManyIntervals = 16;  // a search among more is worth a grid
 
 std::int64_t before(std::int64_t x) { return x - 1; }
 double before(double x) { return std::nextafter(x, -std::numeric_limits<double>::infinity()); }
@@ -192,12 +195,25 @@ void OrderedColumn<T>::select(const Condition& condition, Bitset& out) const {
         const Interval<T>* at = wanted.data() + meets.begin;
         for (std::uint32_t n = meets.end - meets.begin; n > 1;) {
             const std::uint32_t half = n / 2;
-            at += at[half - 1].high < value ? half : 0;
+            at += half * static_cast<std::uint32_t>(at[half - 1].high < value);
             n -= half;
         }
         return (at->low <= value) & (value <= at->high);
     };
-    select_rows(lane_, sure, maybe, pass, out);
+    if (wanted.size() < kManyIntervals) {
+        select_rows(lane_, sure, maybe, pass, out);
+        return;
+    }
+    ValueGrid grid;
+    for (std::size_t b = 0; b < kMaxBins; ++b) {
+        const Span meets = overlap[b];
+        if (meets.begin == meets.end) continue;
+        grid.add_bin(b, bins_[b].low, bins_[b].high, std::span(wanted).subspan(meets.begin, meets.end - meets.begin));
+    }
+    const std::uint8_t* bins = lane_.data();
+    const auto look = [&](std::size_t row) { return grid.may_match(bins[row], values[row]); };
+    if (grid.is_exact()) select_rows(lane_, sure, maybe, look, out, look);
+    else select_rows(lane_, sure, maybe, pass, out, look);
 }
 
 template <class T>

@@ -203,7 +203,10 @@ void TextColumn::select(const Condition& condition, Bitset& out) const {
             sure.add(b);
         }
     }
-    select_rows(lane(), sure, maybe, [&](std::size_t row) { return hit.test(codes_[row]) != texts.negated; }, out);
+    codes_.with_width([&](auto codes) {
+        const auto pass = [&, negated = texts.negated](std::size_t row) { return hit.test(codes[row]) != negated; };
+        select_rows(lane(), sure, maybe, pass, out, pass);
+    });
 }
 
 std::size_t TextColumn::memory_bytes() const {

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NoReturn
 
+import numpy as np
+
 from residua import _core
 from residua._literals import as_literal
 from residua.errors import InvalidTypeError, InvalidValueError
@@ -99,8 +101,8 @@ class Column:
         return self._name
 
     def _is(self, op: str, *values: Any) -> Expression:
-        literals = [as_literal(v) for v in values]
-        return Expression._of(_native.condition(self._name, op, literals), (op, self._name, values), 3)
+        made = _native.condition(self._name, op, list(values), as_literal)
+        return Expression._of(made, (op, self._name, values), 3)
 
     def __eq__(self, other: object) -> Expression:  # type: ignore[override]
         return self._is("==", other)
@@ -267,6 +269,11 @@ def _as_expression(value: Any, operator: str) -> Expression:
 def _listed(values: Iterable[Any], name: str) -> list[Any]:
     if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
         raise InvalidTypeError(f"{name} needs a list of values, got {values!r}")
+    if isinstance(values, np.ndarray):
+        exact = values.dtype.kind in "biuU" or values.dtype in (np.float64, np.float32, np.float16)
+        return list(values.tolist() if exact else values)
+    if hasattr(values, "to_pylist"):  # Arrow, whose items are none of Python's
+        return list(values.to_pylist())
     return list(values)
 
 

@@ -165,7 +165,7 @@ def test_filters_are_what_python_says(rows: list[Row], several: list[Filter], da
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.integers(0, 2**32), st.sampled_from(["uniform", "skewed", "few", "sorted", "normal"]))
+@given(st.integers(0, 2**32), st.sampled_from(["uniform", "skewed", "few", "sorted", "normal", "wide"]))
 def test_ranges_over_many_rows(seed: int, shape: str) -> None:
     """Bins are chosen from the values: whatever these are, and in whatever order they come."""
     rng = np.random.default_rng(seed)
@@ -176,6 +176,7 @@ def test_ranges_over_many_rows(seed: int, shape: str) -> None:
         "few": lambda: rng.integers(0, 5, n),
         "sorted": lambda: np.sort(rng.integers(0, 10**9, n)),
         "normal": lambda: (rng.standard_normal(n) * 100).astype(np.int64),
+        "wide": lambda: rng.choice([-1, 1], n) * 2 ** rng.integers(0, 53, n),
     }[shape]()
     table = _core.columns.Columns([("i", "int"), ("f", "float")])
     for part in np.array_split(np.arange(n), int(rng.integers(1, 6))):
@@ -187,6 +188,7 @@ def test_ranges_over_many_rows(seed: int, shape: str) -> None:
             (rz.col("i").between(a, b), (values >= a) & (values <= b)),
             (~(rz.col("f") > float(a) / 2), values / 2 <= a / 2),
             (rz.col("i").isin(some), np.isin(values, some)),
+            (rz.col("f").isin((some / 2).tolist()), np.isin(values, some)),
             (rz.col("f") != float(a) / 2, values != a),
         ]:
             np.testing.assert_array_equal(table.select(made._expr).mask(), wanted)

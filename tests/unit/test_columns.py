@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 
 import residua as rz
+from residua import _core
+from residua._columns import as_cells
 from residua.errors import ResiduaError
 
 DIM = 6
@@ -447,3 +449,50 @@ def test_bytes_per_row() -> None:
         )
     index.search(np.ones(1, np.float32), filter="year > 5 and lang == 't7' and 't9' in tags")
     assert index.memory()["columns"] <= 36 * n
+
+
+def test_tags_change_by_one_row_and_by_thousands() -> None:
+    rng = np.random.default_rng(5)
+    n, fields = 6000, [("tags", "tags")]
+    words = np.array([f"t{i}" for i in range(300)])
+
+    def some(count: int) -> list[Any]:
+        drawn = [
+            list(dict.fromkeys(words[rng.integers(0, 300, rng.integers(0, 4))].tolist()))
+            for _ in range(count)
+        ]
+        return [None if rng.random() < 0.1 else tags for tags in drawn]
+
+    table = _core.columns.Columns(fields)
+    rows = some(n)
+    table.append(n, as_cells({"tags": rows}, fields, n))
+
+    def check() -> None:
+        assert table.read(list(range(len(rows))))[0] == rows
+        for tag in ("t0", "t7"):
+            wanted = [tags is not None and tag in tags for tags in rows]
+            assert table.select(rz.where(f"{tag!r} in tags")._expr).mask().tolist() == wanted
+        again = _core.columns.Columns.from_bytes(table.to_bytes(), len(rows))
+        assert again.to_bytes() == table.to_bytes()
+        assert again.read(list(range(len(rows))))[0] == rows
+
+    def put(at: list[int], n_new: int = 0) -> None:
+        tags = some(len(at))
+        rows.extend([None] * n_new)
+        for i, value in zip(at, tags, strict=True):
+            rows[i] = value
+        table.put(at, n_new, as_cells({"tags": tags}, fields, len(at)))
+
+    for _ in range(5):
+        put([int(rng.integers(n))])
+    check()
+    for _ in range(3000):  # more in all than stay apart
+        put([int(rng.integers(n))])
+    check()
+    put([3, n, 1, n + 1, n + 2], n_new=4)  # new ones among them, and one without
+    check()
+    put(rng.permutation(n)[:4000].tolist())
+    check()
+    for _ in range(9000):  # of the same row
+        put([17])
+    check()

@@ -7,6 +7,7 @@ import datetime as dt
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import residua as rz
@@ -265,6 +266,22 @@ def test_a_long_chain_and_a_deep_tree() -> None:
 
     with pytest.raises(ValueError, match="500 deep"):
         nest()
+
+
+@pytest.mark.parametrize("as_given", [list, tuple, set, iter, np.array, pa.array, pa.chunked_array])
+def test_values_of_isin_come_in_many_forms(table: _core.columns.Columns, as_given: Any) -> None:
+    def given(values: list[Any]) -> Any:
+        return as_given([values]) if as_given is pa.chunked_array else as_given(values)
+
+    for column, values, found in (
+        ("year", [2020, 2019], [0, 1]),
+        ("price", [0.5, 7.25], [0]),
+        ("name", ["anna", "änne", "2020-01-01"], [0, 1]),
+    ):
+        made = rz.col(column).isin(given(values))
+        assert rows(table, made) == found
+        assert rows(table, rz.where(repr(made)[len('where("') : -2])) == found
+    assert rows(table, rz.col("year").isin([2020, None, float("nan"), 2**70])) == [1]
 
 
 def test_equal_filters_are_evaluated_once(table: _core.columns.Columns) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns and filter expressions (cpp/filter); cells of columns are described in residua._columns."""
 
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -17,9 +18,9 @@ class Expr(metaclass=_NativeType):
     @property
     def depth(self) -> int: ...
 
-# Literals: None, bool, int, float, str, ("big", floor, ceil), ("time", micros, zoned) or
-# ("text", str, micros, zoned).
-def condition(column: str, op: str, literals: list[Any]) -> Expr: ...
+# `convert` turns values that are not plain bools, ints, floats or texts into None, bool, int, float, str,
+# ("big", floor, ceil), ("time", micros, zoned) or ("text", str, micros, zoned).
+def condition(column: str, op: str, values: list[Any], convert: Callable[[Any], Any]) -> Expr: ...
 def all_of(a: Expr, b: Expr) -> Expr: ...
 def any_of(a: Expr, b: Expr) -> Expr: ...
 def not_of(a: Expr) -> Expr: ...
