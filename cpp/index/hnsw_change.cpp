@@ -174,6 +174,32 @@ void HNSWIndex::link(const codec::Codec* codec, ConstMatrix x, std::span<const s
     }
 }
 
+void HNSWIndex::take_lists(ConstMatrix x, std::span<const std::uint32_t> lists, int num_threads) {
+    const std::size_t n = x.rows, degree = graph_.degree();
+    if (graph_.size() > 0) throw Error(ErrorKind::value, "lists of neighbours are taken by an empty index only");
+    if (lists.size() != n * degree) {
+        throw Error(ErrorKind::shape, "lists of neighbours have " + std::to_string(lists.size()) + " places, expected " +
+                                          std::to_string(n) + " x " + std::to_string(degree));
+    }
+    graph_.grow(n);
+    for (std::uint32_t r = 0; r < n; ++r) {
+        const auto list = lists.subspan(r * degree, degree);
+        std::size_t count = 0;
+        while (count < degree && list[count] != kNoRow) ++count;
+        if (std::any_of(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(count),
+                        [&](std::uint32_t other) { return other >= n || other == r; })) {
+            throw Error(ErrorKind::value, "row " + std::to_string(r) + " has a neighbour that cannot be");
+        }
+        graph_.set_list(r, list.first(count));
+    }
+    std::vector<std::uint32_t> all(n);
+    std::iota(all.begin(), all.end(), 0u);
+    const auto space = make_space(codec_.get(), x, all, n, num_threads);
+    GraphBuilder builder(graph_, *space, build_params(num_threads));
+    builder.renew_entries(all);
+    builder.connect(Bitset(n, true));
+}
+
 TableIndex::Commit HNSWIndex::prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) {
     auto change = std::make_shared<Change>(*this);
     placement_ = make_placement(metric_, x, {});
@@ -201,7 +227,7 @@ TableIndex::Commit HNSWIndex::prepare_codec(const codec::Codec& codec, ConstMatr
     };
 }
 
-TableIndex::Commit HNSWIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t>,
+TableIndex::Commit HNSWIndex::prepare_rows(ConstMatrix x, const store::AddPlan& plan, std::span<const std::uint32_t> lists,
                                            int num_threads) {
     if (x.rows == 0) return [] {};
     auto change = std::make_shared<Change>(*this);
@@ -226,7 +252,11 @@ TableIndex::Commit HNSWIndex::prepare_rows(ConstMatrix x, const store::AddPlan& 
             if (!plan.is_new(i)) change->moved_at.emplace(plan.rows[i], i * bytes);
         }
     }
-    link(codec_.get(), x, plan.rows, moved, num_threads);
+    if (lists.empty()) {
+        link(codec_.get(), x, plan.rows, moved, num_threads);
+    } else {
+        take_lists(x, lists, num_threads);
+    }
     if (codec_) prepare_edges(*codec_, *change, num_threads);
     return [this, change, bytes, &plan] {
         for (std::size_t i = 0; i < plan.rows.size() && !change->moved_codes.empty(); ++i) {

@@ -100,6 +100,8 @@ private:
     BuildParams build_params(int num_threads) const;
     void link(const codec::Codec* codec, ConstMatrix x, std::span<const std::uint32_t> rows, std::span<const std::uint32_t> moved,
               int num_threads);
+    // Takes `lists` for the neighbours of all rows, which hold x, in place of finding them.
+    void take_lists(ConstMatrix x, std::span<const std::uint32_t> lists, int num_threads);
     void old_vector(std::uint32_t row, float* out) const;
     std::unique_ptr<BuildSpace> make_space(const codec::Codec* codec, ConstMatrix x, std::span<const std::uint32_t> rows,
                                            std::size_t n, int num_threads);

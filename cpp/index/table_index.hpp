@@ -47,7 +47,8 @@ public:
     // Ids of the given vectors, in order; ids == nullptr: automatic ones. With upsert existing ids are
     // replaced in place. `columns` has cells for each column, or is null: new rows then hold null, and
     // replaced ones what they held. All or nothing.
-    // lists: where an index of lists puts the rows, one per row; empty: where they belong.
+    // lists: where an index of lists puts the rows, one per row, or the neighbours of all rows in an empty graph;
+    // empty: where they belong.
     IdList add(ConstMatrix x, const IdList* ids, bool upsert, int num_threads,
                const filter::Columns::Batch* columns = nullptr, std::span<const std::uint32_t> lists = {});
 

@@ -14,7 +14,7 @@ from residua.codecs import (
     ScalarCodec,
 )
 from residua.embedding_table import EmbeddingTable
-from residua.exchange import from_faiss, to_faiss
+from residua.exchange import from_faiss, from_hnswlib, to_faiss
 from residua.filters import Column, Expression, col, where
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.hnsw_index import HNSWIndex
@@ -48,6 +48,7 @@ __all__ = [
     "errors",
     "exact_search",
     "from_faiss",
+    "from_hnswlib",
     "hamming",
     "load",
     "quantize_embeddings",

@@ -3,15 +3,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+
+from residua import _hnswlib
 from residua._faiss.package import open_index, package
 from residua._faiss.read import read
 from residua._faiss.write import write
 from residua._index import Index
-from residua.errors import InvalidTypeError
+from residua._progress import reporter
+from residua._typing import Metric, Progress, Vectors
+from residua._validate import as_choice, as_dim, as_threads, refuse_zero_rows
+from residua.codecs import Codec
+from residua.errors import InvalidTypeError, NonFiniteError
+from residua.hnsw_index import HNSWIndex
 
-__all__ = ["from_faiss", "to_faiss"]
+__all__ = ["from_faiss", "from_hnswlib", "to_faiss"]
+
+_SPACES: dict[str, Metric] = {"l2": "l2", "ip": "ip", "cosine": "cosine"}
+_LINKS = range(2, 129)  # M that our graphs can have
 
 
 def from_faiss(index_or_path: Any) -> Index:
@@ -78,3 +89,84 @@ def to_faiss(index: Index) -> Any:
     if not isinstance(index, Index):
         raise InvalidTypeError(f"to_faiss takes an index such as FlatIndex, got {type(index).__name__}")
     return write(package("to_faiss"), index)
+
+
+def from_hnswlib(
+    index_or_path: Any,
+    *,
+    space: Literal["l2", "ip", "cosine"] | None = None,
+    dim: int | None = None,
+    codec: Codec | Literal["auto"] | None = "auto",
+    vectors: Vectors = "auto",
+    layout: Literal["auto", "compact", "turbo"] = "auto",
+    num_threads: int | None = None,
+    progress: Progress = False,
+) -> HNSWIndex:
+    """Make a graph index of one of hnswlib: its vectors, labels and neighbours are taken over.
+
+    The lowest layer of its graph is kept where it can be, so that nothing is searched for; what is fitted is
+    the codec. Labels become ids; elements that were marked as deleted are left out.
+
+    Parameters
+    ----------
+    index_or_path
+        An ``hnswlib.Index``, which is saved into a temporary file, or the path of a file that it saved.
+    space
+        Of a file, which does not say it: ``"l2"``, ``"ip"`` or ``"cosine"``, as given to ``hnswlib.Index``;
+        it becomes the metric. hnswlib keeps vectors of ``"cosine"`` at length 1, and so does the result.
+    dim
+        Dims of the vectors, to be checked; the file knows them.
+    codec, vectors, layout
+        As for :class:`HNSWIndex`; ``codec=None, vectors="float32"`` walks over float32, as hnswlib does.
+    num_threads
+        At least 1; None uses the CPUs that the process may use.
+    progress
+        True draws a progress bar; a callable gets ``(done, total)``.
+
+    Returns
+    -------
+    HNSWIndex with ``M`` and ``ef_construction`` of hnswlib (``M`` from 2 to 128), rows in its order.
+
+    Raises
+    ------
+    CorruptFileError
+        The file is damaged, or not one of hnswlib.
+    UnsupportedError
+        A label is above ``2**63 - 1``, or there are more than 65,536 dims.
+    FileError, InvalidTypeError, InvalidValueError, NonFiniteError
+    """
+    threads = as_threads(num_threads)
+    report = reporter(progress, "from_hnswlib")
+    if space is not None:
+        as_choice(space, "space", tuple(_SPACES))
+    saved, name = _hnswlib.opened(index_or_path, None if dim is None else as_dim(dim), space)
+    metric = _SPACES[name]
+    links = min(max(saved.links, _LINKS.start), _LINKS.stop - 1)
+    index = HNSWIndex(
+        saved.dim,
+        metric=metric,
+        codec=codec,
+        vectors=vectors,
+        layout=layout,
+        M=links,
+        ef_construction=min(max(saved.ef_construction, 1), 65_536),
+    )
+    if len(saved.vectors) == 0:
+        return index
+    if not np.isfinite(saved.vectors).all():
+        row = int(np.flatnonzero(~np.isfinite(saved.vectors).all(axis=1))[0])
+        raise NonFiniteError(f"the vector of label {saved.labels[row]} holds NaN or infinity")
+    if metric == "cosine":
+        refuse_zero_rows(saved.vectors, "the hnswlib index")
+    report(0, 1)
+    if index._awaits_training and len(saved.vectors) >= index._fit_at():
+        index.train(saved.vectors, num_threads=num_threads)
+    if index._awaits_training or saved.links != links:
+        index.add(saved.vectors, saved.labels, num_threads=num_threads)
+    else:
+        index._native.add(saved.vectors, saved.labels, False, threads, None, saved.lists)
+    if saved.deleted.any():
+        index.remove(saved.labels[saved.deleted])
+        index.compact()
+    report(1, 1)
+    return index
