@@ -14,6 +14,7 @@ from residua.codecs import (
     ScalarCodec,
 )
 from residua.embedding_table import EmbeddingTable
+from residua.evaluation import evaluate
 from residua.exchange import from_faiss, from_hnswlib, to_faiss
 from residua.filters import Column, Expression, col, where
 from residua.functions import exact_search, hamming, load, recall, show_config
@@ -46,6 +47,7 @@ __all__ = [
     "col",
     "datasets",
     "errors",
+    "evaluate",
     "exact_search",
     "from_faiss",
     "from_hnswlib",

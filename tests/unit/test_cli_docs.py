@@ -40,6 +40,6 @@ def test_commands_of_the_page_run(root: Path, tmp_path: Path, monkeypatch: pytes
 def test_the_page_names_every_command_and_format(root: Path) -> None:
     page = (root / "docs" / "cli.md").read_text(encoding="utf-8")
     for command in app.registered_commands:
-        assert f"residua {getattr(command.callback, '__name__', '')}" in page
+        assert f"residua {command.name or getattr(command.callback, '__name__', '')}" in page
     for suffix in SUFFIXES:
         assert f"`{suffix}`" in page

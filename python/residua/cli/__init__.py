@@ -17,6 +17,7 @@ from residua.cli.bench import bench
 from residua.cli.build import build
 from residua.cli.demo import demo
 from residua.cli.encode import encode
+from residua.cli.evaluate import evaluate
 from residua.cli.inspect import inspect
 from residua.cli.search import search
 
@@ -57,6 +58,7 @@ def _root(
 
 for command in (encode, build, search, inspect, bench, demo):
     app.command()(command)
+app.command("eval")(evaluate)
 
 
 def _end_orderly(number: int, frame: FrameType | None) -> None:
