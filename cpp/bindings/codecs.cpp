@@ -120,6 +120,29 @@ CodecPtr recurrent_codec(std::size_t dim, double bits, const std::string& metric
     return std::make_shared<codec::RecurrentCodec>(std::move(p));
 }
 
+// What recurrent_codec takes, by name.
+py::dict recurrent_parts(const Codec& c) {
+    const codec::RecurrentParams p = dynamic_cast<const codec::RecurrentCodec&>(c).params();
+    const auto array = [](const auto& v) {
+        return to_numpy(std::remove_cvref_t<decltype(v)>(v), {static_cast<py::ssize_t>(v.size())});
+    };
+    py::dict out;
+    out["dim"] = p.dim;
+    out["bits"] = p.bits;
+    out["metric"] = to_string(p.metric);
+    out["group_bits"] = array(p.group_bits);
+    out["center"] = array(p.center);
+    out["query_mean"] = array(p.query_mean);
+    out["block_dims"] = p.block_dims;
+    out["group_block"] = array(p.group_block);
+    out["encode_map"] = array(p.encode_map);
+    out["query_map"] = array(p.query_map);
+    out["query_scale"] = array(p.query_scale);
+    out["step"] = array(p.step);
+    out["levels"] = array(p.levels);
+    return out;
+}
+
 CodecPtr scalar_codec(std::size_t dim, int bits, const std::string& metric, bool per_vector, const Array<float>& center,
                       const Array<float>& query_mean, const Array<float>& step, float expansion, bool unit_scale) {
     codec::ScalarParams p;
@@ -360,6 +383,7 @@ void register_codecs(py::module_& m) {
     m.def("recurrent_codec", &recurrent_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"),
           py::arg("group_bits"), py::arg("center"), py::arg("query_mean"), py::arg("block_dims"), py::arg("group_block"),
           py::arg("encode_map"), py::arg("query_map"), py::arg("query_scale"), py::arg("step"), py::arg("levels"));
+    m.def("recurrent_parts", &recurrent_parts, py::arg("codec"));
     m.def("scalar_codec", &scalar_codec, py::arg("dim"), py::arg("bits"), py::arg("metric"), py::arg("per_vector"),
           py::arg("center"), py::arg("query_mean"), py::arg("step"), py::arg("expansion"),
           py::arg("unit_scale") = false);

@@ -125,6 +125,13 @@ std::shared_ptr<const Codec> RecurrentCodec::with_expansion(float expansion) con
     return out;
 }
 
+RecurrentParams RecurrentCodec::params() const {
+    RecurrentParams out = p_;
+    out.encode_map = encode_map_.values();
+    if (p_.query_scale.empty()) out.query_map = query_map_.values();
+    return out;
+}
+
 std::size_t RecurrentCodec::memory_bytes() const {
     const std::size_t floats = p_.center.size() + p_.query_mean.size() + mean_offset_.size() + p_.step.size() +
                                inv_step_.size() + p_.query_scale.size() + p_.levels.size();

@@ -83,6 +83,8 @@ public:
     void write(store::Writer& out) const override;
 
     double bits() const { return p_.bits; }
+    // All parameters, maps included: what the constructor took.
+    RecurrentParams params() const;
     const std::vector<std::uint8_t>& group_bits() const { return p_.group_bits; }
     std::size_t block_dims() const { return p_.block_dims; }
     // The same codec with another number of candidates per result, at least 1.

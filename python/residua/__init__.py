@@ -24,11 +24,13 @@ from residua.ivf_index import IVFIndex
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
 from residua.tuning import TuneResult, tune
+from residua.upgrades import CompatibleCodec, compatible_queries
 
 __all__ = [
     "BinaryCodec",
     "Codec",
     "Column",
+    "CompatibleCodec",
     "EmbeddingTable",
     "Expression",
     "FlatIndex",
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "build",
     "col",
+    "compatible_queries",
     "datasets",
     "errors",
     "evaluate",

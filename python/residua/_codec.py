@@ -32,6 +32,7 @@ class Codec:
     _dim: int
     _native: _core.Codec | None
     _metric_fixed = True  # False: the first fit, or the first index, sets the metric
+    _is_query_side = False  # True: serves queries against the codes of another codec
 
     def __init__(self) -> None:
         raise InvalidTypeError(

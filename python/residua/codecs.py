@@ -410,6 +410,11 @@ def check_codec(codec: Any, dim: int) -> None:
         raise InvalidTypeError(
             f"codec must be None or a codec such as RecurrentBinaryCodec({dim}, bits=2), got {codec!r}"
         )
+    if codec._is_query_side:
+        raise UnsupportedError(
+            "a query map cannot be the codec of an index: build the index with the codec that the map was "
+            "made for, and search it with search(index, q)"
+        )
     if codec.dim != dim:
         raise ShapeError(f"codec has {codec.dim} dims, the index {dim}")
 

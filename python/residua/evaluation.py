@@ -170,8 +170,8 @@ def evaluate(
     metric
         ``"cosine"``, ``"ip"`` or ``"l2"``.
     rerank
-        Candidates per query that float scores settle, at least 1 (below 100, the depth of the deepest recall, it
-        acts as 100); ``"auto"`` leaves it to the index.
+        Candidates per query that float scores settle, at least 1; below 100, the depth of the deepest recall,
+        it acts as 100. ``"auto"`` leaves it to the index.
     resamples
         Bootstrap samples of the queries, at least 1.
     num_threads

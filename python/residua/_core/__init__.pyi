@@ -93,6 +93,7 @@ def recurrent_codec(
     step: FloatArray,
     levels: FloatArray,
 ) -> Codec: ...
+def recurrent_parts(codec: Codec) -> dict[str, Any]: ...
 def scalar_codec(
     dim: int,
     bits: int,
