@@ -15,6 +15,7 @@ from residua.codecs import (
 )
 from residua.embedding_table import EmbeddingTable
 from residua.exchange import from_faiss, to_faiss
+from residua.fd_encoder import FDEncoder
 from residua.filters import Column, Expression, col, where
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.hnsw_index import HNSWIndex
@@ -30,6 +31,7 @@ __all__ = [
     "Column",
     "EmbeddingTable",
     "Expression",
+    "FDEncoder",
     "FlatIndex",
     "FloatCodec",
     "HNSWIndex",
