@@ -14,6 +14,7 @@
 #include "index/flat_index.hpp"
 #include "index/hnsw_index.hpp"
 #include "index/index.hpp"
+#include "multivector/fd_encoder.hpp"
 
 namespace residua::bindings {
 namespace {
@@ -373,6 +374,7 @@ void register_index(py::module_& m) {
             options.verify = verify == "full" ? store::Verify::full : store::Verify::quick;
             std::shared_ptr<index::Index> index;
             std::shared_ptr<index::EmbeddingTable> table;
+            std::shared_ptr<multivector::FdEncoder> encoder;
             std::shared_ptr<const codec::Codec> codec;
             bool metric_is_free = false;
             {
@@ -382,13 +384,18 @@ void register_index(py::module_& m) {
                     index = index::read_index(in);
                 } else if (in.kind() == index::EmbeddingTable::kKind) {
                     table = index::EmbeddingTable::load(in);
+                } else if (in.kind() == multivector::FdEncoder::kKind) {
+                    encoder = multivector::FdEncoder::load(in);
                 } else {
                     codec = codec::read_codec(in);
                     metric_is_free = in.has_key("metric_is_free") && in.get_int("metric_is_free", 0, 1) == 1;
                 }
             }
             // An index is cast as the class that it is.
-            const py::object loaded = index ? py::cast(index) : table ? py::cast(table) : py::cast(codec);
+            const py::object loaded = index     ? py::cast(index)
+                                      : table   ? py::cast(table)
+                                      : encoder ? py::cast(encoder)
+                                                : py::cast(codec);
             return py::make_tuple(loaded, metric_is_free);
         },
         py::arg("path"), py::arg("mmap"), py::arg("verify"));

@@ -16,6 +16,7 @@ from residua.codecs import (
 from residua.embedding_table import EmbeddingTable
 from residua.evaluation import evaluate
 from residua.exchange import from_faiss, from_hnswlib, to_faiss
+from residua.fd_encoder import FDEncoder
 from residua.filters import Column, Expression, col, where
 from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.hnsw_index import HNSWIndex
@@ -33,6 +34,7 @@ __all__ = [
     "CompatibleCodec",
     "EmbeddingTable",
     "Expression",
+    "FDEncoder",
     "FlatIndex",
     "FloatCodec",
     "HNSWIndex",

@@ -26,6 +26,7 @@ from residua._validate import (
 from residua.codecs import Codec, wrap
 from residua.embedding_table import EmbeddingTable
 from residua.errors import DtypeError, InvalidTypeError, ShapeError
+from residua.fd_encoder import FDEncoder
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
@@ -155,8 +156,8 @@ def hamming(a: ArrayLike, b: ArrayLike, *, num_threads: int | None = None) -> np
 
 def load(
     path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "quick"
-) -> Index | EmbeddingTable | Codec:
-    """Load an index, a table or a codec from a file.
+) -> Index | EmbeddingTable | FDEncoder | Codec:
+    """Load an index, a table, an encoder or a codec from a file.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ def load(
 
     Returns
     -------
-    The index, table or codec.
+    The index, table, encoder or codec.
 
     Raises
     ------
@@ -185,6 +186,8 @@ def load(
     native, metric_is_free = _core.load(as_path(path), mmap, verify)
     if isinstance(native, _core.EmbeddingTable):
         return EmbeddingTable._from_native(native)
+    if isinstance(native, _core.FDEncoder):
+        return FDEncoder._from_native(native)
     if isinstance(native, _core.Codec):
         return wrap(native, metric_is_free=metric_is_free)
     return _INDEXES[type(native)]._from_native(native)

@@ -321,8 +321,39 @@ class EmbeddingTable(metaclass=_NativeType):
     def memory(self) -> dict[str, int]: ...
     def save(self, path: str | bytes) -> None: ...
 
+class FDEncoder(metaclass=_NativeType):
+    def __init__(
+        self,
+        dim: int,
+        k_sim: int,
+        reps: int,
+        proj_dim: int,
+        proj: str,
+        final_dim: int,
+        fill_empty: bool,
+        seed: int,
+        compat: str,
+        center: FloatArray | None,
+        hyperplanes: FloatArray | None,
+        signs: npt.NDArray[np.int8] | None,
+    ) -> None: ...
+    @property
+    def params(self) -> dict[str, Any]: ...
+    # Empty where there is none.
+    @property
+    def center(self) -> FloatArray: ...
+    @property
+    def output_dim(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    # Tokens are float32 or float16.
+    def encode(self, tokens: AnyArray, offsets: IntArray, document: bool, num_threads: int) -> FloatArray: ...
+    def save(self, path: str | bytes) -> None: ...
+
 # What the file holds, and whether it is a codec whose metric nobody has chosen yet.
-def load(path: str | bytes, mmap: bool, verify: str) -> tuple[Index | EmbeddingTable | Codec, bool]: ...
+def load(
+    path: str | bytes, mmap: bool, verify: str
+) -> tuple[Index | EmbeddingTable | FDEncoder | Codec, bool]: ...
 
 # The first bad row, or -1.
 def first_non_finite(x: FloatArray) -> int: ...

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of token vectors as users hold them, turned into one array of tokens and offsets."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from residua import _core
+from residua._typing import AnyArray, IntArray
+from residua._validate import as_array
+from residua.errors import DtypeError, InvalidTypeError, NonFiniteError, ShapeError
+
+_FORMS = (
+    "a list of (t, dim) arrays, (tokens (T, dim), offsets (n + 1,)), or a padded (n, t, dim) array with mask="
+)
+_FLOATS = ("float16", "float32", "float64", "bfloat16")
+
+
+class Tokens(NamedTuple):
+    """Set i owns rows ``offsets[i] … offsets[i + 1] - 1`` of ``flat``."""
+
+    flat: AnyArray  # (T, dim) float32 or float16, C-contiguous, finite
+    offsets: IntArray  # (n + 1,)
+    single: bool  # given as one 2-D array
+
+    def __len__(self) -> int:  # of sets, not of fields
+        return len(self.offsets) - 1
+
+
+def as_tokens(tokens: Any, dim: int | None, name: str, what: str, mask: Any = None) -> Tokens:
+    """Read token sets; ``what`` names one of them in errors ("document", "query").
+
+    float16 stays as it is, everything else becomes float32. Raises ShapeError, DtypeError,
+    InvalidTypeError, or NonFiniteError with the first bad document and token.
+    """
+    if isinstance(tokens, (list, tuple)):
+        if mask is not None:
+            raise InvalidTypeError(f"{name}: mask= belongs to a padded (n, t, dim) array, got a list")
+        if len(tokens) == 2 and isinstance(tokens, tuple):
+            offsets = as_array(tokens[1], f"{name}[1]")
+            if offsets.ndim == 1 and offsets.dtype.kind in "iu":
+                return _from_flat(tokens[0], offsets, dim, name, what)
+        return _from_list(tokens, dim, name, what)
+    a = _floats(as_array(tokens, name), name)
+    if a.ndim == 2:
+        keep = None if mask is None else _as_mask(mask, (a.shape[0],), name)
+        flat = a if keep is None else a[keep]
+        return _checked(flat, np.array([0, len(flat)]), dim, name, what, single=True, kept=keep)
+    if a.ndim != 3:
+        raise ShapeError(f"{name}: expected {_FORMS}; got shape {a.shape}")
+    n, t, _ = a.shape
+    if mask is None:
+        return _checked(a.reshape(n * t, -1), np.arange(n + 1) * t, dim, name, what)
+    keep = _as_mask(mask, (n, t), name)
+    offsets = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
+    return _checked(a[keep], offsets, dim, name, what, kept=keep)
+
+
+def _from_list(tokens: Any, dim: int | None, name: str, what: str) -> Tokens:
+    parts: list[AnyArray] = []
+    for i, given in enumerate(tokens):
+        a = _floats(as_array(given, f"{name}: {what} {i}"), f"{name}: {what} {i}")
+        if a.ndim == 1 and a.size == 0 and dim is not None:
+            a = a.reshape(0, dim)
+        if a.ndim != 2:
+            hint = "; one set of tokens is a 2-D array, not a list of vectors" if a.ndim == 1 else ""
+            raise ShapeError(f"{name}: {what} {i} has shape {a.shape}, expected (t, dim){hint}")
+        expected = dim if dim is not None else parts[0].shape[1] if parts else a.shape[1]
+        if a.shape[1] != expected:
+            raise ShapeError(f"{name}: tokens of {what} {i} have {a.shape[1]} dims, expected {expected}")
+        parts.append(a)
+    offsets = np.concatenate([[0], np.cumsum([len(a) for a in parts], dtype=np.int64)])
+    half = all(a.dtype == np.float16 for a in parts)
+    if not parts:
+        flat: AnyArray = np.empty((0, dim if dim is not None else 0), np.float32)
+    elif half:
+        flat = np.concatenate(parts)
+    else:
+        with np.errstate(over="ignore"):  # an overflow becomes infinity, which is refused below
+            flat = np.concatenate([a.astype(np.float32, copy=False) for a in parts])
+    return _checked(flat, offsets, dim, name, what)
+
+
+def _from_flat(flat: Any, offsets: AnyArray, dim: int | None, name: str, what: str) -> Tokens:
+    a = _floats(as_array(flat, f"{name}[0]"), f"{name}[0]")
+    if a.ndim != 2:
+        raise ShapeError(f"{name}: tokens beside offsets must have shape (T, dim), got {a.shape}")
+    o = offsets.astype(np.int64)
+    if len(o) == 0 or o[0] != 0 or o[-1] != len(a) or (np.diff(o) < 0).any():
+        raise ShapeError(
+            f"{name}: offsets must ascend from 0 to the number of tokens, {len(a)}; "
+            f"got {len(o)} values" + (f" from {o[0]} to {o[-1]}" if len(o) else "")
+        )
+    return _checked(a, o, dim, name, what)
+
+
+def _floats(a: AnyArray, name: str) -> AnyArray:
+    if a.dtype.name not in _FLOATS and not (a.size == 0 and a.dtype.kind == "f"):
+        hint = '; convert with .astype("float32")' if a.dtype.kind in "iub" else ""
+        raise DtypeError(f"{name}: dtype {a.dtype} is not accepted for tokens, expected float32, float16, "
+                         f"bfloat16 or float64{hint}")  # fmt: skip
+    return a
+
+
+def _as_mask(mask: Any, shape: tuple[int, ...], name: str) -> AnyArray:
+    """Return which tokens count; attention masks of 0 and 1 are accepted."""
+    m = as_array(mask, "mask")
+    if m.shape != shape:
+        raise ShapeError(f"mask: shape {m.shape}, expected {shape}, one value per token of {name}")
+    if m.dtype.kind not in "biu" or (m.dtype != np.bool_ and m.size and (m.min() < 0 or m.max() > 1)):
+        raise DtypeError(f"mask: expected bool, or integers 0 and 1, got {m.dtype}")
+    return m.astype(np.bool_)
+
+
+def _checked(
+    a: AnyArray,
+    offsets: AnyArray,
+    dim: int | None,
+    name: str,
+    what: str,
+    *,
+    single: bool = False,
+    kept: AnyArray | None = None,
+) -> Tokens:
+    if dim is not None and a.shape[1] != dim:
+        raise ShapeError(f"{name}: tokens have {a.shape[1]} dims, expected {dim}")
+    if a.shape[1] == 0 and len(a):
+        raise ShapeError(f"{name}: tokens have 0 dims, expected at least 1")
+    o = np.ascontiguousarray(offsets, np.int64)
+    given = a.dtype
+    if a.dtype == np.float16:
+        flat = np.ascontiguousarray(a)
+        finite = (flat.view(np.uint16) & 0x7C00) != 0x7C00
+        bad = -1 if finite.all() else int(np.argmin(finite.all(axis=1)))
+    else:
+        with np.errstate(over="ignore"):
+            flat = np.ascontiguousarray(a, np.float32)
+        bad = _core.first_non_finite(flat)
+    if bad >= 0:
+        owner = int(np.searchsorted(o, bad, side="right")) - 1
+        token = bad - int(o[owner])
+        if kept is not None:  # counted as the user does, padding included
+            token = int(np.flatnonzero(kept if single else kept[owner])[token])
+        hint = "; float16 holds at most 65504: were larger values converted?" if given == np.float16 else ""
+        where = f"token {token}" if single else f"{what} {owner}, token {token}"
+        raise NonFiniteError(f"{name}: {where} contains NaN or infinity (as {flat.dtype}){hint}")
+    return Tokens(flat, o, single)
