@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--out", type=Path, metavar="FILE|DIR", help="default: bench/results/")
     run.add_argument("--queries", type=int, help="use the first N queries, whatever the case says")
+    run.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="time by the CPU time of the process; cases of one thread only",
+    )
 
     report = commands.add_parser("report", help="tables and plots from raw JSON")
     report.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
@@ -78,7 +84,12 @@ def _target(out: Path | None, case: Case, data: BenchData, day: str) -> Path:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    cases = [load_case(path) for path in arguments.cases]
+    cases = [replace(load_case(path), cpu_time=arguments.cpu_time) for path in arguments.cases]
+    for case in cases:
+        if case.cpu_time and case.threads != 1:
+            raise CaseError(
+                f"--cpu-time is for one thread, and case {case.name} has threads = {case.threads}"
+            )
     runs = [(case, data) for case in cases for data in _sets(case, arguments.data, arguments.queries)]
     if arguments.out is not None and arguments.out.suffix == ".json" and len(runs) != 1:
         raise CaseError(f"--out names one file, but there are {len(runs)} results; give a folder")

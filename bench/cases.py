@@ -6,7 +6,8 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,17 @@ class Case:
     specs: tuple[Spec, ...] = ()
     pairs: tuple[Pair, ...] = ()
     bars: tuple[Mapping[str, Any], ...] = field(default=())
+    cpu_time: bool = False  # of the process, where others use the machine; for one thread
 
     def settings(self) -> dict[str, Any]:
         """The plain settings, as a result records them."""
         names = ("k", "batch", "queries", "threads", "repeats", "rows", "dims")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"clock": "cpu" if self.cpu_time else "wall"}
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What times an action, in seconds."""
+        return time.process_time if self.cpu_time else time.perf_counter
 
 
 def expand_factory(template: str, dim: int) -> str:

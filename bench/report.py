@@ -101,8 +101,10 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         lines.append(f"{data['n']:,} x {data['dim']}, {data['metric']}, {data['queries']:,} queries. ")
     if data["note"]:
         lines.append(f"**Speed only**: {data['note']}. ")
+    clock = ", CPU time" if settings.get("clock") == "cpu" else ""
     lines.append(
-        f"Threads {settings['threads']}, medians of {settings['repeats']} repetitions (smallest to largest). "
+        f"Threads {settings['threads']}, medians of {settings['repeats']} repetitions "
+        f"(smallest to largest){clock}. "
         f"{machine.get('cpu', '')}, {versions}, {result.get('date', '')[:10]}.\n"
     )
     rows = result["rows"]

@@ -30,7 +30,7 @@ def measure_lists(session: Session) -> None:
     chosen: dict[float, dict[int, Any]] = {target: {} for target in TARGETS}
     with pinned(case.threads):
         for number, engine in enumerate(engines):
-            sweep = _sweep(engine, data.queries[:half], truth[:half], case.k, case.threads)
+            sweep = _sweep(engine, data.queries[:half], truth[:half], case)
             for target in TARGETS:
                 enough = [
                     (seconds, setting) for setting, recall, seconds in sweep if recall >= target + _SLACK
@@ -41,10 +41,8 @@ def measure_lists(session: Session) -> None:
             _compare(session, engines, chosen[target], target, half)
 
 
-def _sweep(
-    engine: ListEngine, queries: Any, truth: Any, k: int, threads: int
-) -> list[tuple[Any, float, float]]:
-    prepared = engine.prepare(queries)
+def _sweep(engine: ListEngine, queries: Any, truth: Any, case: Any) -> list[tuple[Any, float, float]]:
+    prepared, k, threads = engine.prepare(queries), case.k, case.threads
     out = []
     done: set[int] = set()  # candidates with which more lists are of no use
     for setting in engine.settings():
@@ -52,7 +50,7 @@ def _sweep(
             continue
         engine.use(setting)
         recall = recall_at(engine.search(prepared, k, threads), truth, k)
-        seconds = interleave({"": lambda: engine.search(prepared, k, threads)}, 2)[""]
+        seconds = interleave({"": lambda: engine.search(prepared, k, threads)}, 3, clock=case.clock)[""]
         out.append((setting, recall, min(seconds)))
         if recall >= max(TARGETS) + _SLACK:
             done.add(setting[1])
@@ -71,7 +69,7 @@ def _compare(
         engines[number].use(chosen[number])
         return engines[number].search(prepared[number], case.k, case.threads)
 
-    seconds = interleave({str(n): lambda n=n: run(n) for n in chosen}, case.repeats)
+    seconds = interleave({str(n): lambda n=n: run(n) for n in chosen}, case.repeats, clock=case.clock)
     rates: dict[int, Spread] = {}
     for number, engine in enumerate(engines):
         if number not in chosen:

@@ -34,7 +34,7 @@ def _searcher(session: Session, engine: Engine) -> tuple[Callable[[], object], i
 def _rate(session: Session, engine: Engine) -> Spread:
     action, count = _searcher(session, engine)
     with pinned(session.case.threads):
-        seconds = interleave({"search": action}, session.case.repeats)["search"]
+        seconds = interleave({"search": action}, session.case.repeats, clock=session.case.clock)["search"]
     return _per_second(seconds, count)
 
 
@@ -145,7 +145,7 @@ def measure_sdc(session: Session) -> None:
         recalls = {side: _recall(session, engine) for side, engine in (("plain", plain), ("coded", coded))}
         actions = {"plain": _searcher(session, plain)[0], "coded": _searcher(session, coded)[0]}
         with pinned(session.case.threads):
-            seconds = interleave(actions, session.case.repeats)
+            seconds = interleave(actions, session.case.repeats, clock=session.case.clock)
         count = _searcher(session, plain)[1]
         for name, engine in (("plain", plain), ("coded", coded)):
             rate = _per_second(seconds[name], count)
@@ -171,7 +171,7 @@ def _beside_hamming(
         actions = {"hamming": _searcher(session, engine)[0]}
         actions.update({f"sdc {i}": _searcher(session, candidate)[0] for i, candidate in enumerate(equal)})
         with pinned(session.case.threads):
-            seconds = interleave(actions, session.case.repeats)
+            seconds = interleave(actions, session.case.repeats, clock=session.case.clock)
         count = _searcher(session, engine)[1]
         rate = _per_second(seconds["hamming"], count)
         session.row(engine, options={}, recall=recall, queries_per_second=rate)

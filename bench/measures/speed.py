@@ -39,7 +39,7 @@ def measure_scan(session: Session) -> None:
         engines = {side: engine for side, engine in built.items() if engine is not None}
         actions = {side: _searcher(engine, batch, case.k, case.threads) for side, engine in engines.items()}
         with pinned(case.threads):
-            seconds = interleave(actions, case.repeats)
+            seconds = interleave(actions, case.repeats, clock=case.clock)
         for side, engine in engines.items():
             session.row(
                 engine,
@@ -69,7 +69,7 @@ def measure_single_query(session: Session) -> None:
         one_by_one = _one_by_one(engine, batch, case.k, case.threads)
         together = _searcher(engine, batch, case.k, case.threads)
         with pinned(case.threads):
-            seconds = interleave({"single": one_by_one, "batch": together}, case.repeats)
+            seconds = interleave({"single": one_by_one, "batch": together}, case.repeats, clock=case.clock)
         rates = {name: spread(values).map(lambda s: len(batch) / s) for name, values in seconds.items()}
         session.row(
             engine, single_queries_per_second=rates["single"], batch_queries_per_second=rates["batch"]
@@ -106,7 +106,7 @@ def measure_threads(session: Session) -> None:
             continue
         actions = {str(threads): _searcher(engine, batch, case.k, threads) for threads in (1, case.threads)}
         with pinned(case.threads):
-            seconds = interleave(actions, case.repeats)
+            seconds = interleave(actions, case.repeats, clock=case.clock)
         row = session.row(engine)
         for threads, values in seconds.items():
             row[f"queries_per_second_{threads}"] = spread(values).map(lambda s: len(batch) / s).as_dict()
@@ -147,12 +147,14 @@ def measure_encode_fit(session: Session) -> None:
             str(i): (lambda engine=engine, x=x: engine.encode(x, 1))
             for i, ((_, engine), x) in enumerate(zip(engines, vectors, strict=True))
         }
-        encode = interleave(actions, case.repeats)
+        encode = interleave(actions, case.repeats, clock=case.clock)
     for i, (spec, engine) in enumerate(engines):
         rate = spread(encode[str(i)]).map(lambda s: len(rows) / s)
         with pinned(case.threads):
             try:
-                fit_seconds = interleave({"fit": _fit_action(session, spec)}, case.repeats)["fit"]
+                fit_seconds = interleave({"fit": _fit_action(session, spec)}, case.repeats, clock=case.clock)[
+                    "fit"
+                ]
             except UnusableSpecError as error:
                 session.skip(spec, str(error))
                 continue

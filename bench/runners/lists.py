@@ -18,9 +18,9 @@ from bench.runners.base import UnusableSpecError
 
 __all__ = ["ListEngine", "build_lists"]
 
-_NPROBES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192)
-_RERANKS = (0, 16, 24, 40)  # candidates of ours
-_FACTORS = (3, 6, 12)  # candidates of FAISS, per result
+_NPROBES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+_RERANKS = (0, 13, 16, 20, 24, 32, 40, 60)  # candidates of ours
+_FACTORS = (2, 3, 4, 6, 9, 12)  # candidates of FAISS, per result
 
 Setting = tuple[int, int]
 

@@ -71,6 +71,7 @@ struct Request {
                                          ", expected 1 to 4096, or 0 for the CPUs that the process may use");
         }
         params.num_threads = residua::resolve_num_threads(options.num_threads);
+        take_nprobe(options);
         take_filter(index, options);
     }
     Request(const Request&) = delete;
@@ -91,6 +92,13 @@ private:
         params.rerank = options.rerank == 0                     ? residua::index::kAutoRerank
                         : options.rerank == RESIDUA_RERANK_NONE ? 0
                                                                 : options.rerank;
+    }
+    void take_nprobe(const residua_search_options& options) {
+        if (options.nprobe < 0 || options.nprobe > static_cast<std::int64_t>(kMaxK)) {
+            refuse(ErrorKind::value, "nprobe is " + text_of(options.nprobe) +
+                                         ", expected 0 (automatic), or 1 to 2147483647 lists per query");
+        }
+        params.nprobe = static_cast<std::size_t>(options.nprobe);
     }
     void take_filter(const residua_index& index, const residua_search_options& options) {
         if (options.filter == nullptr && options.filter_rows != 0) {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "codec/subset_sums.hpp"
 #include "core/error.hpp"
+#include "kernel/dispatch.hpp"
 
 namespace residua::codec {
 
@@ -102,67 +102,42 @@ void PlaneQuery::fill_tables(const PlaneLayout& layout, Strips& strips) {
         range = std::max(range, r);
     }
     strips.step = static_cast<double>(range) / kCoarseMax;
-    const float step = static_cast<float>(strips.step);
-    const float inverse = range == 0 ? 0.0f : static_cast<float>(kCoarseMax) / static_cast<float>(range);
+    std::vector<StripTable> tables(n);
+    active().planes.tables(q_.data(), n, range, coarse_.data(), exact_.data(), tables.data());
+    sum_strips(layout, tables, strips);
+}
 
-    // Running sums over strips; a plane takes them where its groups end.
-    double low = 0, mean = 0, worst = 0, variance = 0, largest = 0, sum = 0, absolute = 0, squares = 0;
-    std::int64_t shift = 0;
+// Running sums over strips; a plane takes them where its groups end.
+void PlaneQuery::sum_strips(const PlaneLayout& layout, std::span<const StripTable> tables, Strips& strips) {
+    constexpr double kErrorUnit = 1.0 / kCoarseMax;
+    double mean = 0, worst = 0, variance = 0, largest = 0, squares = 0;
+    std::int64_t low = 0, sum = 0;
     std::uint32_t t = layout.planes;
-    for (std::size_t s = 0; s < n; ++s) {
-        const std::int16_t* q = q_.data() + 4 * s;
-        std::int32_t subset[kEntries];
-        subset_sums(q, std::int32_t{0}, subset);
-        std::int32_t minimum = 0, total = 0, square = 0;
-        for (std::size_t i = 0; i < 4; ++i) {
-            minimum += std::min<std::int32_t>(q[i], 0);
-            total += q[i];
-            square += q[i] * q[i];
-        }
-        // Sums in four lanes, which compilers turn into vector code.
-        float sums[4] = {}, squares_of[4] = {}, high[4], lowest[4];
-        std::fill_n(high, 4, -1e30f);
-        std::fill_n(lowest, 4, 1e30f);
-        for (std::size_t x = 0; x < kEntries; x += 4) {
-            for (std::size_t l = 0; l < 4; ++l) {
-                const std::int32_t value = subset[x + l] - minimum;
-                exact_[s * kEntries + x + l] = static_cast<std::uint8_t>(value & ((1 << kExactLowBits) - 1));
-                exact_[(n + s) * kEntries + x + l] = static_cast<std::uint8_t>(value >> kExactLowBits);
-                const auto c = static_cast<std::int32_t>(static_cast<float>(value) * inverse + 0.5f);
-                coarse_[s * kEntries + x + l] = static_cast<std::uint8_t>(c);
-                const float e = static_cast<float>(value) - step * static_cast<float>(c);
-                sums[l] += e;
-                squares_of[l] += e * e;
-                high[l] = std::max(high[l], e);
-                lowest[l] = std::min(lowest[l], e);
-            }
-        }
-        const float error_sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-        const float error_squares = (squares_of[0] + squares_of[1]) + (squares_of[2] + squares_of[3]);
-        const float error_high = *std::max_element(high, high + 4), error_low = *std::min_element(lowest, lowest + 4);
-        const float error_mean = error_sum / kEntries;
-        low += minimum;
+    for (std::size_t s = 0; s < tables.size(); ++s) {
+        const StripTable& strip = tables[s];
+        const double error_mean = strip.error_sum * kErrorUnit / kEntries;
+        const double above = strip.error_high * kErrorUnit - error_mean;
+        const double below = error_mean - strip.error_low * kErrorUnit;
         mean += error_mean;
-        worst += error_high - error_mean;
-        variance += std::max(0.0f, error_squares / kEntries - error_mean * error_mean);
-        largest = std::max<double>(largest, std::max(error_high - error_mean, error_mean - error_low));
-        sum += total;
-        absolute += total - 2 * minimum;
-        squares += square;
-        shift += minimum;
+        worst += above;
+        variance += std::max(0.0, strip.error_squares * kErrorUnit * kErrorUnit / kEntries - error_mean * error_mean);
+        largest = std::max(largest, std::max(above, below));
+        squares += strip.squares;
+        low += strip.low;
+        sum += strip.total;
         while (t > 0 && s + 1 == layout.groups[t - 1] * kGroupStrips) {
             --t;
-            strips.low[t] = low;
+            strips.low[t] = static_cast<double>(low);
             strips.mean[t] = mean;
             strips.worst[t] = worst;
             strips.variance[t] = variance;
             strips.largest[t] = largest;
-            strips.sum[t] = sum;
-            strips.sum_absolute[t] = absolute;
+            strips.sum[t] = static_cast<double>(sum);
+            strips.sum_absolute[t] = static_cast<double>(sum - 2 * low);
             strips.sum_squares[t] = squares;
             // N = 2 S - sum of Q (2^b - 1), and S = (kernel's sum) + sum over planes of 2^t * minima.
-            sum_offset_ += static_cast<std::int64_t>(sum) << t;
-            table_offset_ += (static_cast<std::int64_t>(sum) - 2 * shift) * (std::int64_t{1} << t);
+            sum_offset_ += sum << t;
+            table_offset_ += (sum - 2 * low) * (std::int64_t{1} << t);
         }
     }
 }

@@ -77,6 +77,7 @@ private:
 
     void quantize(std::span<const float> weights, WeightBits weight_bits);
     void fill_tables(const kernel::PlaneLayout& layout, Strips& strips);
+    void sum_strips(const kernel::PlaneLayout& layout, std::span<const kernel::StripTable> tables, Strips& strips);
     void set_bounds(const kernel::PlaneLayout& layout, const Strips& strips);
     void set_cells(const kernel::PlaneLayout& layout);
     float lowered(float threshold) const;

@@ -56,9 +56,7 @@ public:
             heap_.push_back(item);
             std::push_heap(heap_.begin(), heap_.end(), cmp());
         } else if (k_ > 0 && better(item, heap_.front())) {
-            std::pop_heap(heap_.begin(), heap_.end(), cmp());
-            heap_.back() = item;
-            std::push_heap(heap_.begin(), heap_.end(), cmp());
+            replace_worst(item);
         }
     }
     void merge(const TopK& other) {
@@ -84,6 +82,19 @@ private:
         bool operator()(const ScoredRow& a, const ScoredRow& b) const { return pool->better(a, b); }
     };
     Better cmp() const { return {this}; }
+
+    // One walk down the heap, where taking the worst off and adding the item would be two.
+    void replace_worst(const ScoredRow& item) {
+        const std::size_t n = heap_.size();
+        std::size_t at = 0;
+        for (std::size_t child = 1; child < n; child = 2 * at + 1) {
+            if (child + 1 < n && better(heap_[child], heap_[child + 1])) ++child;
+            if (!better(item, heap_[child])) break;
+            heap_[at] = heap_[child];
+            at = child;
+        }
+        heap_[at] = item;
+    }
 
     std::size_t k_;
     const TieOrder* order_;

@@ -11,6 +11,7 @@
 #include "core/parallel.hpp"
 #include "index/exact_scan.hpp"
 #include "index/ivf_index.hpp"
+#include "kernel/dispatch.hpp"
 
 namespace residua::index {
 namespace {
@@ -138,9 +139,8 @@ IvfIndex::Probes IvfIndex::choose_lists(ConstMatrix queries, std::size_t nprobe,
 // From squared distances to what a list adds to its scores.
 void IvfIndex::set_terms(ConstMatrix queries, Probes& probes) const {
     for (std::size_t q = 0; q < queries.rows; ++q) {
-        const float square = metric_ == Metric::l2 ? 0.0f
-                                                   : static_cast<float>(std::inner_product(
-                                                         queries.row(q), queries.row(q) + dim_, queries.row(q), 0.0));
+        const float square =
+            metric_ == Metric::l2 ? 0.0f : kernel::active().floats.dot_f32(queries.row(q), queries.row(q), dim_);
         for (std::size_t j = probes.offsets[q]; j < probes.offsets[q + 1]; ++j) {
             const float norm = metric_ == Metric::l2 ? 0.0f : centroid_norms_[probes.lists[j]];
             probes.terms[j] = 0.5f * (square + norm - probes.terms[j]);
@@ -203,7 +203,7 @@ std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, ConstMatrix
     std::vector<TopK> pools(nq, TopK(keep, order));
     if (keep == 0) return pools;
     const auto threads = static_cast<std::size_t>(num_threads);
-    constexpr std::size_t kAll = ~std::size_t{0};
+    constexpr std::size_t kAll = ~std::size_t{0} / 2, kOrderedLists = 4;
     if (nq >= threads || threads == 1) {
         // A task ends within a second, for interrupts.
         constexpr std::size_t kMaxPairs = std::size_t{1} << 28;
@@ -211,9 +211,10 @@ std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, ConstMatrix
         for (std::uint32_t l : probes.lists) pairs += lists_[l].n;
         const std::size_t tasks = std::max(threads, pairs / kMaxPairs + 1);
         parallel_for(nq, std::max<std::size_t>(1, (nq + tasks - 1) / tasks), num_threads, [&](std::size_t begin, std::size_t end, int) {
-            // The nearest list first: its scores keep most rows of the others out.
-            scan_lists(scorer, queries, probes, begin, end, 0, 1, allowed, pools.data());
-            scan_lists(scorer, queries, probes, begin, end, 1, kAll / 2, allowed, pools.data());
+            // The nearest lists first: their scores keep most rows of the others out.
+            for (std::size_t from = 0, to = 1; from < kAll; from = to, to = to < kOrderedLists ? 4 * to : kAll) {
+                scan_lists(scorer, queries, probes, begin, end, from, to, allowed, pools.data());
+            }
         });
         return pools;
     }
@@ -255,7 +256,7 @@ RowLists IvfIndex::best_of_lists(const codec::Scorer* scorer, ConstMatrix querie
         RowLists hits;
         for (std::size_t q = 0; q < queries.rows; q += kChunk) {
             const std::size_t end = std::min(queries.rows, q + kChunk);
-            for (auto& rows : settle_exactly(queries.slice(q, end), rows_in(probes, slots, q, end), k, num_threads)) {
+            for (auto& rows : settle_seen(queries.slice(q, end), rows_in(probes, slots, q, end), k, num_threads)) {
                 hits.push_back(std::move(rows));
             }
         }
@@ -270,7 +271,7 @@ RowLists IvfIndex::best_of_lists(const codec::Scorer* scorer, ConstMatrix querie
         // Residuals under l2 are scored by half the negative distance.
         for (ScoredRow& r : hits.back()) r.score *= residual_ && metric_ == Metric::l2 && !scores_by_list() ? 2.0f : 1.0f;
     }
-    return exact_last ? settle_exactly(queries, std::move(hits), k, num_threads) : hits;
+    return exact_last ? settle_seen(queries, std::move(hits), k, num_threads) : hits;
 }
 
 template <class Prepare>

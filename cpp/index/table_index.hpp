@@ -158,6 +158,8 @@ protected:
     std::size_t candidates(const SearchParams& params, std::size_t k, std::size_t n) const;
     // The best of every query's candidates by the kept vectors.
     RowLists settle_exactly(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const;
+    // The same for queries that are as the metric sees them already.
+    RowLists settle_seen(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const;
     // All rows are scored by the kept vectors.
     SearchResult scan_vectors(ConstMatrix queries, const SearchParams& params) const;
     std::unique_ptr<codec::Scorer> prepare_symmetric(ConstMatrix queries, int num_threads) const;

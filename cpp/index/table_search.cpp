@@ -90,8 +90,11 @@ std::size_t TableIndex::candidates(const SearchParams& params, std::size_t k, st
 
 RowLists TableIndex::settle_exactly(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const {
     const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
-    return exact_top_k_among(vectors().view(), metric_, {q.data(), queries.rows, dim_}, std::move(candidates), k,
-                             tie_order(), num_threads);
+    return settle_seen({q.data(), queries.rows, dim_}, std::move(candidates), k, num_threads);
+}
+
+RowLists TableIndex::settle_seen(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const {
+    return exact_top_k_among(vectors().view(), metric_, queries, std::move(candidates), k, tie_order(), num_threads);
 }
 
 SearchResult TableIndex::scan_vectors(ConstMatrix queries, const SearchParams& params) const {

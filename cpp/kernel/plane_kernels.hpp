@@ -69,6 +69,15 @@ struct PlaneScan {
     float threshold;             // rows whose bound is below it are dropped
 };
 
+// What the tables of one strip are made of and what they miss.
+struct StripTable {
+    std::int32_t low;      // the sum that is shifted to 0
+    std::int32_t total;    // sum of the weights
+    std::int32_t squares;  // of the weights
+    // With e = kCoarseMax * (shifted sum) - range * (coarse entry), an exact integer, over the 16 entries:
+    std::int32_t error_sum, error_squares, error_high, error_low;
+};
+
 struct PlaneKernels {
     // Planes per group, on average, from which scanning a batch in cells (expand) beats the tables.
     float cells_from;
@@ -94,6 +103,11 @@ struct PlaneKernels {
     // out[r] = sum over planes of 2^t * (sum of the exact table entries of row r), for one block.
     void (*exact)(const PlaneLayout& layout, const std::uint8_t* block, const std::uint8_t* tables,
                   std::int64_t* out);
+
+    // The tables of n_strips strips of 4 weights: `coarse` in steps of range / kCoarseMax, where no strip's
+    // absolute weights sum up to more than `range`, and `exact`.
+    void (*tables)(const std::int16_t* weights, std::size_t n_strips, std::int32_t range, std::uint8_t* coarse,
+                   std::uint8_t* exact, StripTable* out);
 };
 
 }  // namespace residua::kernel

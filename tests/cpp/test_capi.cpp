@@ -4,6 +4,7 @@
 #include <residua/residua.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -13,11 +14,13 @@
 #include <limits>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "codec/binary_codec.hpp"
 #include "core/random.hpp"
 #include "index/flat_index.hpp"
+#include "index/ivf_index.hpp"
 
 namespace {
 
@@ -327,6 +330,55 @@ TEST_CASE("capi: structs of older and newer callers") {
     CHECK(info.known.size == sizeof info);
     CHECK(info.known.dim == kDim);
     CHECK(info.added == 0);
+}
+
+TEST_CASE("capi: nprobe says how many lists are read") {
+    // The row nearest to the query stands in the list that is second nearest.
+    const auto on_axis = [](float at) {
+        std::vector<float> v(kDim);
+        v[0] = at;
+        return v;
+    };
+    std::vector<float> centroids = on_axis(0.0f), x = on_axis(0.0f);
+    for (const auto& [values, at] : {std::pair{&centroids, 10.0f}, std::pair{&x, 5.5f}}) {
+        const std::vector<float> v = on_axis(at);
+        values->insert(values->end(), v.begin(), v.end());
+    }
+    residua::index::IvfIndex made(kDim, Metric::l2, residua::store::VectorMode::automatic, false);
+    made.add({x.data(), 2, kDim}, nullptr, false, 1);
+    made.train({centroids, nullptr, false, 0.0}, 1);
+    Saved saved;  // its file
+    made.save(saved.path);
+    const Loaded loaded(saved);
+    const std::vector<float> q = on_axis(4.5f);
+    const auto nearest = [&](residua_search_options o) {
+        std::int64_t id = -7;
+        REQUIRE(residua_index_search(loaded.index, q.data(), 1, kDim, 1, &o, &id, nullptr, nullptr) == RESIDUA_OK);
+        return id;
+    };
+    residua_search_options o = options();
+    CHECK(nearest(o) == 1);  // automatic: both
+    o.nprobe = 1;
+    CHECK(nearest(o) == 0);
+    o.nprobe = 100;
+    CHECK(nearest(o) == 1);
+    o.nprobe = 1;
+    o.size = offsetof(residua_search_options, nprobe);  // of a caller that does not know the field
+    CHECK(nearest(o) == 1);
+    o = options();
+    o.nprobe = -1;
+    Out out(1, 1);
+    CHECK(residua_index_search(loaded.index, q.data(), 1, kDim, 1, &o, out.ids.data(), nullptr, nullptr) ==
+          RESIDUA_INVALID_VALUE);
+    CHECK(says("nprobe is -1"));
+    CHECK(out.untouched());
+
+    // Indexes without lists take no notice.
+    const Saved flat;
+    const Loaded other(flat);
+    o.nprobe = 1;
+    CHECK(residua_index_search(other.index, flat.x.data(), 1, kDim, 1, &o, out.ids.data(), nullptr, nullptr) == RESIDUA_OK);
+    CHECK(out.ids[0] == 0);
 }
 
 TEST_CASE("capi: the error text belongs to its thread") {

@@ -46,6 +46,7 @@ struct SearchOptions {
     Scoring scoring = Scoring::asymmetric;
     std::int64_t rerank = kRerankAuto;          // or kRerankNone, or how many candidates are settled exactly
     std::span<const std::uint8_t> filter = {};  // a bit per row, least significant first; empty: all rows
+    std::int64_t nprobe = 0;                    // lists read per query, where there are lists; 0: automatic
 };
 
 // Rows of k results per query, best first; beyond counts[q] the ids are -1.
@@ -107,6 +108,7 @@ public:
         c.num_threads = options.num_threads;
         c.scoring = static_cast<std::int32_t>(options.scoring);
         c.rerank = options.rerank;
+        c.nprobe = options.nprobe;
         if (!options.filter.empty()) {
             if (options.filter.size() != (size() + 7) / 8) {
                 throw Error(RESIDUA_SHAPE, "filter has another number of bytes than one bit per row needs");

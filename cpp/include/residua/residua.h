@@ -86,6 +86,8 @@ typedef struct residua_search_options {
                               i / 8 is set (least significant bit first). Rows are those of the index
                               in order of insertion, removed ones left out. */
     size_t filter_rows;    /* bits of the filter: the rows of the index; 0 without a filter */
+    int64_t nprobe;        /* lists that an index of inverted lists reads per query; 0: automatic; more than
+                              there are: all. Indexes without lists take no notice of it. */
 } residua_search_options;
 
 /* "0.1.0"; never NULL. */

@@ -214,7 +214,7 @@ inline void exact_simd(const PlaneLayout& layout, const std::uint8_t* block, con
     }
 }
 
-constexpr PlaneKernels simd_plane_kernels() { return {kCellsFrom, pack_planes, unpack_planes, expand_planes, scan_simd, exact_simd}; }
+constexpr PlaneKernels simd_plane_kernels() { return {kCellsFrom, pack_planes, unpack_planes, expand_planes, scan_simd, exact_simd, fill_tables}; }
 
 }  // namespace
 }  // namespace residua::kernel

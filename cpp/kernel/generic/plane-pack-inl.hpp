@@ -71,6 +71,43 @@ inline void expand_planes(const PlaneLayout& layout, const std::uint8_t* strips,
     }
 }
 
+// Plain loops over the 16 entries of a strip, which compilers turn into vectors of any width.
+inline void fill_tables(const std::int16_t* weights, std::size_t n_strips, std::int32_t range, std::uint8_t* coarse,
+                        std::uint8_t* exact, StripTable* out) {
+    constexpr std::int32_t kLowMask = (1 << kExactLowBits) - 1;
+    const float inverse = range == 0 ? 0.0f : static_cast<float>(kCoarseMax) / static_cast<float>(range);
+    std::uint8_t* high = exact + n_strips * kStripBytes;
+    for (std::size_t s = 0; s < n_strips; ++s) {
+        const std::int32_t a = weights[4 * s], b = weights[4 * s + 1], c = weights[4 * s + 2], d = weights[4 * s + 3];
+        StripTable& strip = out[s];
+        strip.low = (a < 0 ? a : 0) + (b < 0 ? b : 0) + (c < 0 ? c : 0) + (d < 0 ? d : 0);
+        strip.total = a + b + c + d;
+        strip.squares = a * a + b * b + c * c + d * d;
+        std::int32_t value[kStripBytes], entry[kStripBytes], error[kStripBytes];
+        for (std::int32_t x = 0; x < std::int32_t{kStripBytes}; ++x) {
+            value[x] = (a & -(x >> 3 & 1)) + (b & -(x >> 2 & 1)) + (c & -(x >> 1 & 1)) + (d & -(x & 1)) - strip.low;
+        }
+        for (std::size_t x = 0; x < kStripBytes; ++x) {
+            entry[x] = static_cast<std::int32_t>(static_cast<float>(value[x]) * inverse + 0.5f);
+            error[x] = kCoarseMax * value[x] - range * entry[x];
+        }
+        std::int32_t sum = 0, squares = 0, most = error[0], least = error[0];
+        for (std::size_t x = 0; x < kStripBytes; ++x) sum += error[x];
+        for (std::size_t x = 0; x < kStripBytes; ++x) squares += error[x] * error[x];
+        for (std::size_t x = 0; x < kStripBytes; ++x) most = most < error[x] ? error[x] : most;
+        for (std::size_t x = 0; x < kStripBytes; ++x) least = error[x] < least ? error[x] : least;
+        strip.error_sum = sum;
+        strip.error_squares = squares;
+        strip.error_high = most;
+        strip.error_low = least;
+        for (std::size_t x = 0; x < kStripBytes; ++x) {
+            coarse[s * kStripBytes + x] = static_cast<std::uint8_t>(entry[x]);
+            exact[s * kStripBytes + x] = static_cast<std::uint8_t>(value[x] & kLowMask);
+            high[s * kStripBytes + x] = static_cast<std::uint8_t>(value[x] >> kExactLowBits);
+        }
+    }
+}
+
 // The checks that every query of a tile asks for: only then can a block be left early.
 inline std::uint32_t common_checks(const PlaneScan* queries, std::size_t nq) {
     std::uint32_t checks = ~0u;

@@ -86,7 +86,7 @@ inline void exact_scalar(const PlaneLayout& layout, const std::uint8_t* block, c
     }
 }
 
-constexpr PlaneKernels scalar_plane_kernels() { return {2.0f, pack_planes, unpack_planes, expand_planes, scan_scalar, exact_scalar}; }
+constexpr PlaneKernels scalar_plane_kernels() { return {2.0f, pack_planes, unpack_planes, expand_planes, scan_scalar, exact_scalar, fill_tables}; }
 
 }  // namespace
 }  // namespace residua::kernel
