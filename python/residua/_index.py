@@ -224,7 +224,7 @@ class Index(CodeRows, Settings):
         refuse_huge_result(len(v), k, len(self))
         hits = collect_hits(
             lambda rows, allowed: self._native.search(
-                v[rows], k, name, candidates, allowed, threads, **options
+                v if isinstance(rows, slice) else v[rows], k, name, candidates, allowed, threads, **options
             ),
             (len(v), k, single),
             filter,
@@ -272,9 +272,11 @@ class Index(CodeRows, Settings):
 
     def _score_metric(self, scoring: str, candidates: int) -> str:
         """Return the metric that orders the scores: larger is better where bits are counted."""
+        if scoring != "symmetric":
+            return self.metric
         counted = self._native.codec is not None and self._native.codec.counts_bits
         settled = candidates != 0 and self._native.vectors != "none"
-        return "ip" if counted and scoring == "symmetric" and not settled else self.metric
+        return "ip" if counted and not settled else self.metric
 
     def range_search(
         self, q: ArrayLike, threshold: float, *, filter: Any = None, num_threads: int | None = None
