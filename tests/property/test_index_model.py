@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FlatIndex, IVFIndex and HNSWIndex against a dict: any sequence of changes leaves what the dict holds, and finds it."""
+"""Indexes against a dict: any sequence of changes leaves what the dict holds, and finds it."""
 
 from __future__ import annotations
 
