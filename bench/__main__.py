@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cases import Case, CaseError, load_case
+from bench.cases import Case, CaseError, Spec, load_case
 from bench.datasets import BenchData, DataError, load_folder, stretch
 from bench.environment import describe
 from bench.measures import MEASURES, Session
@@ -83,6 +83,10 @@ def _target(out: Path | None, case: Case, data: BenchData, day: str) -> Path:
     return (out or _RESULTS) / f"{stem}-{day}.json"
 
 
+def _names(spec: Spec, library: str) -> bool:
+    return library in (spec.engine, spec.options.get("library"))
+
+
 def _run(arguments: argparse.Namespace) -> int:
     cases = [replace(load_case(path), cpu_time=arguments.cpu_time) for path in arguments.cases]
     for case in cases:
@@ -97,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{case.name} on {data.name}", flush=True)
         session = Session(case, data, RUNNERS, log=lambda line: print(line, flush=True))
         environment = describe(
-            [peer.package for name, peer in PEERS.items() if any(spec.engine == name for spec in case.specs)]
+            [peer.package for name, peer in PEERS.items() if any(_names(spec, name) for spec in case.specs)]
         )
         MEASURES[case.kind](session)
         path = _target(arguments.out, case, data, environment["date"][:10])

@@ -36,6 +36,7 @@ KINDS = (
     "filter",
     "tune",
     "lists",
+    "graph",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
@@ -55,9 +56,14 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "nlist",
             "n_codebooks",
             "beam",
+            "layout",
+            "vectors",
+            "M",
+            "ef_construction",
         }
     ),
     "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows"}),
+    "graph": frozenset({"library", "M", "degree", "ef_construction", "storage"}),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),
     "usearch": frozenset({"dtype", "exact", "M", "ef_construction", "ef"}),
     "rabitqlib": frozenset({"bits", "clusters", "nprobe"}),
@@ -70,6 +76,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
 _REQUIRED: Mapping[str, str] = {
     "ours": "codec",
     "faiss": "factory",
+    "graph": "library",
     "hnswlib": "ef",
     "usearch": "dtype",
     "rabitqlib": "bits",
@@ -221,8 +228,9 @@ def _parse(name: str, table: dict[str, Any]) -> Case:
     settings["metrics"] = tuple(settings.get("metrics", METRICS))
     specs = [spec for engine in _OPTIONS for entry in table.get(engine, []) for spec in _grid(engine, entry)]
     peers = sorted({spec.engine for spec in specs} - set(_PAIRED))
-    if peers and settings["kind"] != "peers":
-        raise CaseError(f"[[{peers[0]}]] belongs into a case of kind peers, not {settings['kind']}")
+    home = "graph" if "graph" in peers else "peers"
+    if peers and (settings["kind"] != home or (home == "graph" and peers != ["graph"])):
+        raise CaseError(f"[[{peers[0]}]] belongs into a case of kind {home}, not {settings['kind']}")
     pairs = [_pair(entry) for entry in table.get("pair", [])]
     bars = table.get("bar", [])
     for bar in bars:

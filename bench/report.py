@@ -83,6 +83,7 @@ def _outcome(outcome: Mapping[str, Any]) -> tuple[str, str, str, str]:
         "recall": "{:.4f}",
         "x": "{:.2f}x",
         "vectors/s": "{:,.0f} vectors/s",
+        "ms": "{:.1f} ms",
     }
     form = sign.get(outcome["unit"], "{:.3g} " + outcome["unit"])
     bar = ""

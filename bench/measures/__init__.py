@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from bench.measures.filters import measure_filters
 from bench.measures.funnel import measure_funnel
+from bench.measures.graphs import measure_graphs
 from bench.measures.importing import measure_import
 from bench.measures.lists import measure_lists
 from bench.measures.peers import measure_peers
@@ -33,4 +34,5 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "filter": measure_filters,
     "tune": measure_tune,
     "lists": measure_lists,
+    "graph": measure_graphs,
 }

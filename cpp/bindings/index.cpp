@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -10,6 +11,7 @@
 #include "bindings/register.hpp"
 #include "core/matrix_checks.hpp"
 #include "core/parallel.hpp"
+#include "core/progress.hpp"
 #include "index/embedding_table.hpp"
 #include "index/flat_index.hpp"
 #include "index/hnsw_index.hpp"
@@ -142,7 +144,7 @@ std::vector<std::uint32_t> to_lists(const py::object& lists) {
 }
 
 py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, bool upsert, int num_threads,
-               const py::object& columns, const py::object& lists) {
+               const py::object& columns, const py::object& lists, const Progress& progress) {
     const ConstMatrix rows = matrix(x);
     const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
     const IdList* chosen = ids.is_none() ? nullptr : &given;
@@ -152,6 +154,7 @@ py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, 
     IdList added;
     {
         py::gil_scoped_release release;
+        const ProgressScope scope(progress);  // takes the GIL by itself
         added = index.add(rows, chosen, upsert, resolve_num_threads(num_threads), columns.is_none() ? nullptr : &cells,
                           places);
     }
@@ -297,7 +300,7 @@ void register_index(py::module_& m) {
                  return to_numpy(std::move(v), {n, static_cast<py::ssize_t>(i.dim())});
              })
         .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"),
-             py::arg("columns") = py::none(), py::arg("lists") = py::none())
+             py::arg("columns") = py::none(), py::arg("lists") = py::none(), py::arg("progress") = py::none())
         .def_property_readonly("fields", [](const TableIndex& i) { return fields_to_python(i.fields()); })
         .def("declare_columns",
              [](TableIndex& i, const std::vector<std::pair<std::string, std::string>>& fields) {
@@ -347,8 +350,11 @@ void register_index(py::module_& m) {
              }),
              py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"),
              py::arg("M"), py::arg("ef_construction"), py::arg("seed"), py::arg("turbo"))
-        .def("set_codec", &HNSWIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
-             py::call_guard<py::gil_scoped_release>())
+        .def("set_codec", [](HNSWIndex& i, std::shared_ptr<const codec::Codec> c, int num_threads, const Progress& progress) {
+                 py::gil_scoped_release release;
+                 const ProgressScope scope(progress);
+                 i.set_codec(std::move(c), num_threads);
+             }, py::arg("codec"), py::arg("num_threads"), py::arg("progress") = py::none())
         .def_property_readonly("M", [](const HNSWIndex& i) { return i.params().m; })
         .def_property_readonly("turbo", [](const HNSWIndex& i) { return i.params().turbo; })
         .def_property_readonly("ef_construction", [](const HNSWIndex& i) { return i.params().ef_construction; })

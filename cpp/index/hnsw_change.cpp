@@ -12,6 +12,7 @@
 #include "codec/normalize.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "core/progress.hpp"
 #include "index/float_rows.hpp"
 #include "index/hnsw_index.hpp"
 
@@ -39,6 +40,19 @@ std::vector<std::uint8_t> encode_rows(const codec::Codec& codec, ConstMatrix x, 
     }
     return rows;
 }
+
+// Tells how many of `total` rows have links, batch by batch; the end is the caller's to tell.
+class LinkedRows {
+public:
+    explicit LinkedRows(std::size_t total) : total_(total) {}
+    void after_batch() {
+        done_ += GraphBuilder::kBatch;
+        if (done_ < total_) ProgressScope::report(done_, total_);
+    }
+
+private:
+    std::size_t total_, done_ = 0;
+};
 
 }  // namespace
 
@@ -161,8 +175,10 @@ void HNSWIndex::link(const codec::Codec* codec, ConstMatrix x, std::span<const s
         builder.repair(staying);
         unrepaired_ = 0;
     }
+    LinkedRows linked(order.size());
     builder.insert(order, [&] {
         if (codec_ != nullptr) publish();
+        linked.after_batch();
     });
     unchecked_ += rows.size();
     if (!moved.empty() || unchecked_ * kCheckShare > n || space->is_dense()) {
@@ -216,7 +232,8 @@ TableIndex::Commit HNSWIndex::prepare_codec(const codec::Codec& codec, ConstMatr
         // Every row of x has a place in the space; only the live ones get links.
         const auto space = make_space(&codec, x, all, x.rows, num_threads);
         GraphBuilder builder(graph_, *space, build_params(num_threads));
-        builder.insert(rows, [] {});
+        LinkedRows linked(rows.size());
+        builder.insert(rows, [&] { linked.after_batch(); });
         for (const std::uint32_t r : rows) live_.set(r);
         builder.connect(live_);
     }

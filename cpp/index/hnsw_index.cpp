@@ -38,8 +38,9 @@ std::shared_ptr<const HNSWIndex::View> HNSWIndex::view() const {
 std::vector<std::uint8_t> HNSWIndex::codes_of(std::span<const std::uint32_t> rows) const {
     const std::size_t bytes = codec_->code_bytes();
     std::vector<std::uint8_t> out(rows.size() * bytes);
+    const auto v = view();  // a change may be moving its own
     for (std::size_t i = 0; i < rows.size(); ++i) {
-        codec_->from_rows(codes_.data() + rows[i] * codec_->row_bytes(), 1, out.data() + i * bytes);
+        codec_->from_rows(v->codes.data + rows[i] * codec_->row_bytes(), 1, out.data() + i * bytes);
     }
     return out;
 }

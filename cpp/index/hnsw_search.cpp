@@ -255,6 +255,7 @@ RowLists HNSWIndex::range_of_codes(ConstMatrix queries, float threshold, const B
                                    int num_threads) const {
     RowLists hits(queries.rows);
     const auto scorer = codec::gathering_scorer(*codec_, codec_->prepare(queries, num_threads));
+    const auto v = view();
     std::vector<std::uint32_t> rows;
     for (std::uint32_t r = 0; r < ids_.rows(); ++r) {
         if (allowed == nullptr || allowed->test(r)) rows.push_back(r);
@@ -262,7 +263,7 @@ RowLists HNSWIndex::range_of_codes(ConstMatrix queries, float threshold, const B
     parallel_for(queries.rows, 1, num_threads, [&](std::size_t begin, std::size_t end, int) {
         std::vector<float> scores(rows.size());
         for (std::size_t q = begin; q < end; ++q) {
-            scorer->score(codes_.data(), rows.data(), rows.size(), q, scores.data());
+            scorer->score(v->codes.data, rows.data(), rows.size(), q, scores.data());
             TopK found(rows.size(), tie_order());
             for (std::size_t i = 0; i < rows.size(); ++i) {
                 if (scores[i] >= threshold) found.push(scores[i], rows[i]);

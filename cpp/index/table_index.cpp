@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
@@ -99,33 +100,42 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
                     "vectors have " + std::to_string(x.cols) + " dims, the index " + std::to_string(dim_));
     }
     const std::lock_guard writing(writing_);
-    std::unique_lock lock(mutex_);
+    std::unique_lock lock = lock_unless_aside();
     std::vector<std::string_view> texts;
     const store::AddPlan plan = plan_add(ids, x.rows, upsert, texts);
     store::VectorStore& kept = staging_ ? *staging_ : vectors_;
-    // Everything that can fail comes first; from `append` on, only memory that is reserved is used.
-    std::vector<float> new_rows;
+    // Everything that can fail comes first; then only memory that is reserved is used.
+    std::vector<float> chosen_rows;
     const bool only_new = plan.n_new == x.rows;
-    if (!only_new) new_rows.reserve(plan.n_new * dim_);
+    if (!only_new) chosen_rows.reserve(plan.n_new * dim_);
     for (std::size_t i = 0; i < x.rows && !only_new; ++i) {
-        if (plan.is_new(i)) new_rows.insert(new_rows.end(), x.row(i), x.row(i) + dim_);
+        if (plan.is_new(i)) chosen_rows.insert(chosen_rows.end(), x.row(i), x.row(i) + dim_);
     }
-    kept.prepare(x, plan.n_new, num_threads);
-    ids_.reserve(plan);
-    if (prepares_aside()) lock.unlock();
+    const ConstMatrix new_rows = only_new ? x : ConstMatrix(chosen_rows.data(), plan.n_new, dim_);
+    kept.check(x, num_threads);
     const Commit commit = staging_ ? Commit([] {}) : prepare_rows(x, plan, lists, num_threads);
-    if (!lock.owns_lock()) lock.lock();
+    const bool in_parts = !lock.owns_lock() && mode_ != VectorMode::disk;
+    std::optional<store::VectorStore> larger;
+    if (in_parts && !kept.has_room(x, plan.n_new, num_threads)) larger = kept.with_room(x, plan.n_new, num_threads);
+    store::VectorStore& into = larger ? *larger : kept;
     const filter::Columns::Batch nothing(columns_.fields().size());
     const filter::Columns::Batch& cells = columns != nullptr ? *columns : nothing;
-    columns_.prepare(cells, plan.rows, plan.n_new);
-
-    const std::size_t old_rows = kept.size();
     try {
-        kept.append(only_new ? x : ConstMatrix(new_rows.data(), plan.n_new, dim_), num_threads);
+        if (in_parts) into.stage(new_rows, num_threads);
+        if (!lock.owns_lock()) lock.lock();
+        ids_.reserve(plan);
+        columns_.prepare(cells, plan.rows, plan.n_new);
+        if (!in_parts) {
+            into.prepare(x, plan.n_new, num_threads);
+            into.append(new_rows, num_threads);
+        }
     } catch (...) {
-        kept.truncate(old_rows);
+        if (!lock.owns_lock()) lock.lock();
+        into.truncate(into.size());
         throw;
     }
+    if (larger) kept = std::move(*larger);
+    if (in_parts) kept.publish(plan.n_new);
     for (std::size_t i = 0; i < x.rows && !only_new; ++i) {
         if (!plan.is_new(i)) kept.assign(plan.rows[i], x.row(i));
     }
@@ -229,6 +239,7 @@ void TableIndex::drop_erased_rows() {
 }
 
 std::map<std::string, std::size_t> TableIndex::memory() const {
+    const std::lock_guard writing(writing_);
     std::shared_lock lock(mutex_);
     const auto kept = vectors().memory();
     std::map<std::string, std::size_t> parts{
@@ -246,6 +257,7 @@ std::map<std::string, std::size_t> TableIndex::memory() const {
 }
 
 void TableIndex::save(const std::string& path) const {
+    const std::lock_guard writing(writing_);  // what is prepared aside is no part of it
     std::shared_lock lock(mutex_);
     store::Writer w(kind());
     w.put_string("metric", to_string(metric_));

@@ -30,6 +30,9 @@ public:
     bool is_shown() const { return owner_ != nullptr; }
     std::size_t memory_bytes() const { return (owner_ ? shown_.size() : own_.capacity()) * sizeof(T); }
 
+    // Whether n elements fit without a copy.
+    bool has_room(std::size_t n) const { return !owner_ && n <= own_.capacity(); }
+
     // The elements for changing. Strong guarantee: an allocation failure leaves the array as it was.
     AlignedVector<T>& edit(std::size_t reserve = 0) {
         if (owner_) {

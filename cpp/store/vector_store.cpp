@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "store/vector_store.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <limits>
@@ -68,19 +69,49 @@ void VectorStore::check_half(ConstMatrix rows, int num_threads) const {
                                       " float16; use vectors='auto' or 'float32', or scale the vectors");
 }
 
-void VectorStore::prepare(ConstMatrix rows, std::size_t n_new, int num_threads) {
+void VectorStore::check(ConstMatrix rows, int num_threads) const {
     if (rows.cols != dim_) {
         throw Error(ErrorKind::shape, "vectors have " + std::to_string(rows.cols) + " dims, expected " + std::to_string(dim_));
     }
-    if (mode_ == VectorMode::none || rows.rows == 0) return;
     if (mode_ == VectorMode::float16) check_half(rows, num_threads);
-    if (mode_ == VectorMode::automatic) {
-        if (n_ == 0) type_ = RowType::f16;
-        if (type_ == RowType::f16 &&
-            first_row(rows, num_threads, [](HalfFit fit) { return fit != HalfFit::good; }) != kNone) {
-            widen();
-        }
+}
+
+bool VectorStore::must_widen(ConstMatrix rows, int num_threads) const {
+    return mode_ == VectorMode::automatic && type_ == RowType::f16 &&
+           first_row(rows, num_threads, [](HalfFit fit) { return fit != HalfFit::good; }) != kNone;
+}
+
+bool VectorStore::has_room(ConstMatrix rows, std::size_t n_new, int num_threads) const {
+    if (mode_ == VectorMode::none || rows.rows == 0) return true;
+    const std::size_t n = n_ + n_new;
+    return n_ > 0 && bytes_.has_room(n * row_bytes()) && (metric_ != Metric::cosine || inv_norm_.has_room(n)) &&
+           (type_ != RowType::i8 || scale_.has_room(n)) && !must_widen(rows, num_threads);
+}
+
+VectorStore VectorStore::with_room(ConstMatrix rows, std::size_t n_new, int num_threads) const {
+    VectorStore out(mode_, dim_, metric_);
+    out.type_ = type_;
+    out.n_ = n_;
+    // A store that grows once is likely to grow again.
+    const std::size_t n = std::max(n_ + n_new, n_ + n_ / 2);
+    const auto copy = [](const auto& from, auto& to, std::size_t room) {
+        auto& values = to.edit(room);
+        values.assign(from.span().begin(), from.span().end());
+    };
+    if (n_ > 0) {
+        copy(bytes_, out.bytes_, n * row_bytes());
+        if (type_ == RowType::i8) copy(scale_, out.scale_, n);
+        if (metric_ == Metric::cosine) copy(inv_norm_, out.inv_norm_, n);
     }
+    out.prepare(rows, n_new, num_threads);
+    return out;
+}
+
+void VectorStore::prepare(ConstMatrix rows, std::size_t n_new, int num_threads) {
+    check(rows, num_threads);
+    if (mode_ == VectorMode::none || rows.rows == 0) return;
+    if (mode_ == VectorMode::automatic && n_ == 0) type_ = RowType::f16;
+    if (must_widen(rows, num_threads)) widen();
     const std::size_t n = n_ + n_new;
     if (metric_ == Metric::cosine) inv_norm_.edit(n);
     if (type_ == RowType::i8) scale_.edit(n);
@@ -123,21 +154,22 @@ void VectorStore::encode_row_at(std::size_t row, const float* x) {
     if (metric_ == Metric::cosine) inv_norm_.edit()[row] = inverse_norm(type_, kept, scale, dim_);
 }
 
+void VectorStore::stage(ConstMatrix rows, int num_threads) {
+    if (mode_ == VectorMode::none || rows.rows == 0) return;
+    const std::size_t n = n_ + rows.rows;
+    if (type_ == RowType::i8) scale_.edit().resize(n);
+    if (metric_ == Metric::cosine) inv_norm_.edit().resize(n);
+    if (mode_ != VectorMode::disk) bytes_.edit().resize(n * row_bytes());
+    parallel_for(rows.rows, kGrain, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        for (std::size_t i = begin; i < end; ++i) encode_row_at(n_ + i, rows.row(i));
+    });
+}
+
 void VectorStore::append(ConstMatrix rows, int num_threads) {
     prepare(rows, rows.rows, num_threads);
-    const std::size_t n = n_ + rows.rows;
-    if (mode_ == VectorMode::none || rows.rows == 0) {
-        n_ = n;
-        return;
-    }
     try {
-        if (type_ == RowType::i8) scale_.edit().resize(n);
-        if (metric_ == Metric::cosine) inv_norm_.edit().resize(n);
-        if (mode_ != VectorMode::disk) bytes_.edit().resize(n * row_bytes());
-        parallel_for(rows.rows, kGrain, num_threads, [&](std::size_t begin, std::size_t end, int) {
-            for (std::size_t i = begin; i < end; ++i) encode_row_at(n_ + i, rows.row(i));
-        });
-        if (mode_ == VectorMode::disk) {
+        stage(rows, num_threads);
+        if (mode_ == VectorMode::disk && rows.rows > 0) {
             const bool dense = rows.stride == dim_;
             const std::size_t step = dense ? rows.rows : 1;
             for (std::size_t i = 0; i < rows.rows; i += step) {
@@ -149,7 +181,7 @@ void VectorStore::append(ConstMatrix rows, int num_threads) {
         truncate(n_);
         throw;
     }
-    n_ = n;
+    publish(rows.rows);
 }
 
 void VectorStore::assign(std::size_t row, const float* x) {

@@ -47,6 +47,15 @@ public:
     // that they fit the type (float16 overflow: value, naming the row), widens an automatic store,
     // reserves. The rows read back the same afterwards, so a failure later on needs no undo here.
     void prepare(ConstMatrix rows, std::size_t n_new, int num_threads = 1);
+    // In parts, beside readers of view() until publish(); not in mode disk. Whether rows like these fit where
+    // nothing moves; a copy in which they do; rows encoded behind the last one, to be published, or taken back by
+    // truncate(size()).
+    bool has_room(ConstMatrix rows, std::size_t n_new, int num_threads) const;
+    VectorStore with_room(ConstMatrix rows, std::size_t n_new, int num_threads) const;
+    void stage(ConstMatrix rows, int num_threads);
+    void publish(std::size_t n_new) noexcept { n_ += n_new; }
+    // Throws value where float16 was asked for and does not hold the rows.
+    void check(ConstMatrix rows, int num_threads) const;
     // Appends all rows or, on an exception, none. Calls prepare itself.
     void append(ConstMatrix rows, int num_threads = 1);
     void assign(std::size_t row, const float* x);
@@ -74,6 +83,7 @@ private:
     const std::uint8_t* data() const;
     void check_row(std::size_t row) const;
     void check_half(ConstMatrix rows, int num_threads) const;
+    bool must_widen(ConstMatrix rows, int num_threads) const;
     void widen();
     void own_file();
     // Writes the row, in memory, and its scalars; the arrays have room and are its own.

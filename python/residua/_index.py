@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from typing import Any, Literal, TypeVar
@@ -37,6 +38,7 @@ _VECTORS = ("auto", "float32", "float16", "int8", "disk", "none")
 _FIT_AT = 256  # rows at which an untrained codec is fitted
 
 _Self = TypeVar("_Self", bound="Index")
+Steps = Callable[[int, int], None] | None
 
 
 class Index(CodeRows, Settings):
@@ -64,7 +66,9 @@ class Index(CodeRows, Settings):
     def _waiting_codec(cls, native: _core.Index) -> Codec:
         return from_recipe(native.dim, native.codec_recipe)
 
-    # What the classes of indexes say about their training.
+    # What the classes of indexes say about their training, and whether adding tells how many rows are done.
+
+    _counts_rows = False
 
     @property
     def _awaits_training(self) -> bool:
@@ -164,7 +168,8 @@ class Index(CodeRows, Settings):
             At least 1; None uses the CPUs that the process may use.
         progress
             True draws a progress bar; a callable gets ``(done, total)``: ``(0, 1)``, where its error keeps
-            all rows out, and at the end ``(1, 1)``, where all are in.
+            all rows out, and at the end ``(1, 1)``, where all are in; of a graph ``(0, n)``, rows that have
+            their neighbours, and ``(n, n)``.
 
         Returns
         -------
@@ -186,19 +191,23 @@ class Index(CodeRows, Settings):
         if upsert and given is None:
             raise InvalidValueError("upsert=True needs ids")
         cells = as_cells(columns, self._native.fields, len(v))
-        report(0, 1)
-        fit = partial(self._fit_on_rows, num_threads) if self._awaits_training else None
-        added = add_and_fit(self._native, v, given, upsert, threads, fit, cells)
-        report(1, 1)
+        total = max(1, len(v)) if self._counts_rows else 1
+        report(0, total)
+        steps: Steps = None
+        if self._counts_rows and progress:
+            steps = lambda done, of: report(done * total // of, total)  # noqa: E731
+        fit = partial(self._fit_on_rows, num_threads, steps) if self._awaits_training else None
+        added = add_and_fit(self._native, v, given, upsert, threads, fit, cells, steps)
+        report(total, total)
         return added
 
-    def _fit_on_rows(self, num_threads: int | None) -> None:
+    def _fit_on_rows(self, num_threads: int | None, steps: Steps = None) -> None:
         """Fit what is to be fitted when there are rows enough."""
         if len(self) < self._fit_at():
             return
         with self._fitting, unless_it_fails(self._codec, self._native):
             if self._awaits_training:  # no other thread was first
-                self._train(self._native.staged_vectors(), None, num_threads, False)
+                self._train(self._native.staged_vectors(), None, num_threads, steps or False)
 
     def _search(
         self,
@@ -224,7 +233,7 @@ class Index(CodeRows, Settings):
         refuse_huge_result(len(v), k, len(self))
         hits = collect_hits(
             lambda rows, allowed: self._native.search(
-                v[rows], k, name, candidates, allowed, threads, **options
+                v if isinstance(rows, slice) else v[rows], k, name, candidates, allowed, threads, **options
             ),
             (len(v), k, single),
             filter,
@@ -272,9 +281,11 @@ class Index(CodeRows, Settings):
 
     def _score_metric(self, scoring: str, candidates: int) -> str:
         """Return the metric that orders the scores: larger is better where bits are counted."""
+        if scoring != "symmetric":
+            return self.metric
         counted = self._native.codec is not None and self._native.codec.counts_bits
         settled = candidates != 0 and self._native.vectors != "none"
-        return "ip" if counted and scoring == "symmetric" and not settled else self.metric
+        return "ip" if counted and not settled else self.metric
 
     def range_search(
         self, q: ArrayLike, threshold: float, *, filter: Any = None, num_threads: int | None = None

@@ -22,10 +22,11 @@ def add_and_fit(
     threads: int,
     fit: Callable[[], None] | None,
     columns: list[Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> AnyArray:
     """Add rows and call ``fit``; where that fails, also by an interrupt, rows and ids are as they were."""
     if fit is None:
-        return native.add(x, ids, upsert, threads, columns)
+        return native.add(x, ids, upsert, threads, columns, None, progress)
     largest = native.max_id
     there = [native.contains(ids[i : i + 1]) for i in range(len(x))] if upsert and ids is not None else []
     replaced = _chosen(ids, there, True) if any(there) else None

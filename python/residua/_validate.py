@@ -21,6 +21,7 @@ from residua.errors import (
     ShapeError,
 )
 
+_FLOAT32 = np.dtype(np.float32)
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _MAX_K = 2**31 - 1
 _MAX_ID = 2**63 - 1
@@ -49,6 +50,10 @@ def as_vectors(x: ArrayLike, dim: int | None, name: str, *, one: bool = False) -
     Nothing is copied when ``x`` is that already; ``x`` is never written to. Raises DtypeError,
     ShapeError or NonFiniteError (with the first bad row).
     """
+    if type(x) is np.ndarray and x.dtype is _FLOAT32 and x.ndim == 1 and one and len(x) == dim:
+        row = x[None]  # the usual single query
+        if x.flags.c_contiguous and _core.first_non_finite(row) < 0:
+            return row, True
     a = as_array(x, name)
     if a.dtype != np.float32 and a.dtype.name not in _FLOATS:
         hint = "" if a.dtype.kind not in "iub" else '; convert with .astype("float32")'

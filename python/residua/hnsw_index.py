@@ -11,6 +11,7 @@ import numpy as np
 from residua import _core
 from residua._columns import as_fields
 from residua._index import _FIT_AT, _VECTORS, Index
+from residua._progress import reporter
 from residua._settings import ladder
 from residua._typing import ArrayLike, Metric, Progress, Scoring, Vectors
 from residua._validate import METRICS, as_choice, as_dim, as_int, as_threads, as_vectors
@@ -74,6 +75,7 @@ class HNSWIndex(Index):
 
     _native: _core.HNSWIndex
     _automatic = False
+    _counts_rows = True
 
     def __init__(
         self,
@@ -171,8 +173,11 @@ class HNSWIndex(Index):
             rows, _ = as_vectors(x, self.dim, "x")
             if len(rows) > _CODEC_ROWS:
                 rows = np.ascontiguousarray(rows[_core.sample_rows(len(rows), _CODEC_ROWS, 0)])
-            codec.fit(rows, queries=queries, metric=self.metric, num_threads=threads, progress=progress)
-        self._native.set_codec(codec._trained(), as_threads(threads))
+            # Rows that wait take longer to link than a codec to fit.
+            report: Progress = False if len(self) else progress
+            codec.fit(rows, queries=queries, metric=self.metric, num_threads=threads, progress=report)
+        steps = reporter(progress, "train") if len(self) and progress else None
+        self._native.set_codec(codec._trained(), as_threads(threads), steps)
 
     def search(
         self,

@@ -50,7 +50,7 @@ def row_of_columns(i: int) -> dict[str, object]:
     }
 
 
-def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTable]:
+def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.HNSWIndex | rz.Codec | rz.EmbeddingTable]:
     """Return what the golden files hold, by file name."""
     x = vectors(400, 1)
     recurrent = rz.RecurrentBinaryCodec(DIM, 2).fit(x)
@@ -70,6 +70,13 @@ def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTa
     plain.add(x[:40])
     lists_waiting = rz.IVFIndex(DIM, codec=rz.BinaryCodec(DIM), nlist=5)
     lists_waiting.add(x[:10])
+    walk = rz.HNSWIndex(DIM, metric="l2", codec=None, M=4, ef_construction=20, vectors="float32")
+    walk.add(x[:90], np.arange(90) * 3)
+    walk.remove([9, 12])
+    beside = rz.HNSWIndex(DIM, codec=recurrent, layout="turbo", M=4, ef_construction=20, seed=2)
+    beside.add(x[:80], [f"doc {i}" for i in range(80)])
+    graph_waiting = rz.HNSWIndex(DIM, metric="ip", M=6)
+    graph_waiting.add(x[:20])
     kinds = ("int", "float", "bool", "category", "tags", "str", "datetime")
     columns = rz.FlatIndex(DIM, metric="ip", columns={kind: kind for kind in kinds})
     columns.add(x[:30], columns=[row_of_columns(i) for i in range(30)])
@@ -79,6 +86,9 @@ def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTa
         "ivf-residual-l2": lists,
         "ivf-exact": plain,
         "ivf-waiting": lists_waiting,
+        "hnsw-exact-l2": walk,
+        "hnsw-turbo-str": beside,
+        "hnsw-waiting": graph_waiting,
         "codec-recurrent": recurrent,
         "codec-recurrent-l2": rz.RecurrentBinaryCodec(DIM, 0.5).fit(x, metric="l2"),
         "codec-recurrent-blocks": rz.RecurrentBinaryCodec(4 * DIM, 1).fit(wide(40, 1), metric="ip"),
@@ -97,7 +107,9 @@ def things() -> dict[str, rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTa
     }
 
 
-def facts(thing: rz.FlatIndex | rz.IVFIndex | rz.Codec | rz.EmbeddingTable) -> dict[str, object]:
+def facts(
+    thing: rz.FlatIndex | rz.IVFIndex | rz.HNSWIndex | rz.Codec | rz.EmbeddingTable,
+) -> dict[str, object]:
     """Return what must stay the same for ever; scores are rounded, as their last bits depend on the ISA."""
     q = vectors(5, 99)[:, : thing.dim] if thing.dim <= DIM else wide(5, 99)
     if isinstance(thing, rz.Codec):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FlatIndex and IVFIndex against a dict: any sequence of changes leaves what the dict holds, and finds it."""
+"""Indexes against a dict: any sequence of changes leaves what the dict holds, and finds it."""
 
 from __future__ import annotations
 
@@ -210,3 +210,35 @@ class IVFIndexMachine(FlatIndexMachine):
 
 IVFIndexMachine.TestCase.settings = FlatIndexMachine.TestCase.settings
 TestIVFIndexModel = IVFIndexMachine.TestCase
+
+
+class HNSWIndexMachine(FlatIndexMachine):
+    """The same of a graph, in both layouts, whose walks keep as many rows as there are."""
+
+    def make(self, metric: str, codec: Any, mode: str, sample: np.ndarray) -> Any:
+        layout: Any = "compact" if codec is None or mode == "disk" else "turbo"
+        return rz.HNSWIndex(
+            DIM, metric=metric, codec=codec, vectors=mode, M=3, ef_construction=8, layout=layout
+        )
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "ef": 10_000}
+
+    @rule(seed=seeds, k=st.integers(1, 5))
+    def walk(self, seed: int, k: int) -> None:
+        """With few rows kept the walk goes over the graph, and finds rows that are there, each once."""
+        hits = self.index.search(rows(2, seed), k, ef=5)
+        for found, count in zip(hits.ids, hits.counts, strict=True):
+            assert count == min(k, len(self.model))
+            real = found[:count].tolist()
+            assert len(set(real)) == count
+            assert set(real) <= set(self.model)
+
+    @invariant()
+    def leads_to_every_row(self) -> None:
+        if hasattr(self, "index"):
+            assert self.index._native.shape()["unreachable"] == 0
+
+
+HNSWIndexMachine.TestCase.settings = settings(FlatIndexMachine.TestCase.settings, max_examples=50)
+TestHNSWIndexModel = HNSWIndexMachine.TestCase

@@ -263,6 +263,26 @@ def test_failed_add_changes_nothing() -> None:
     assert before[1:] == (shape(index), index.memory())
 
 
+@pytest.mark.parametrize("codec", [None, "sq4"])  # linked by add, and by the codec that comes with the rows
+def test_progress_counts_the_rows_that_are_linked(codec: str | None) -> None:
+    x = clustered(2500, 8, 29)
+    index = rz.HNSWIndex(8, codec=None if codec is None else rz.ScalarCodec(8, 4), M=4, ef_construction=10)
+    seen: list[tuple[int, int]] = []
+    index.add(x, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 2500), (1024, 2500), (2048, 2500), (2500, 2500)]
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    before = shape(index)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(x + 1, progress=stop)
+    assert (len(index), shape(index)) == (2500, before)
+    index.add(x[:5] + 1)
+    assert index.search(x[:5] + 1, 1).ids[:, 0].tolist() == list(range(2500, 2505))
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
 @pytest.mark.parametrize("codec", [None, "sq4"])
 def test_interrupted_add_changes_nothing(codec: str | None) -> None:

@@ -200,6 +200,7 @@ class Index(metaclass=_NativeType):
         num_threads: int,
         columns: list[Any] | None = None,
         lists: npt.NDArray[np.uint32] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> AnyArray: ...
     @property
     def fields(self) -> list[tuple[str, str]]: ...
@@ -264,7 +265,9 @@ class HNSWIndex(Index):
         seed: int,
         turbo: bool,
     ) -> None: ...
-    def set_codec(self, codec: Codec, num_threads: int) -> None: ...
+    def set_codec(
+        self, codec: Codec, num_threads: int, progress: Callable[[int, int], None] | None = None
+    ) -> None: ...
     @property
     def M(self) -> int: ...  # noqa: N802
     @property
