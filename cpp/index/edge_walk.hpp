@@ -19,10 +19,11 @@ namespace residua::index {
 inline constexpr std::size_t kRecordsAhead = 2;
 inline constexpr std::size_t kMaxUnitRows = 32;
 
-// Leaves the ef best rows of the walk in scratch.beam; collect(score, row) sees every row that was met.
-template <class Collect>
+// Leaves the ef best rows of the walk in scratch.beam; collect(score, row) sees every row that was met, and
+// fetch(row) the ones whose record is read: nearly all that the beam will hold.
+template <class Collect, class Fetch>
 void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::size_t query, std::size_t ef,
-                WalkScratch& scratch, Collect collect) {
+                WalkScratch& scratch, Collect collect, Fetch fetch) {
     constexpr bool kCollects = !std::is_same_v<Collect, CollectNone>;
     const std::size_t n = edges.size();
     const std::vector<std::uint32_t>& entries = edges.entries->rows;
@@ -55,7 +56,10 @@ void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::siz
     }
     for (std::size_t i = 0; i < scratch.seeds.size(); ++i) beam.push(scratch.seeds[i].score, scratch.seeds[i].row);
 
-    std::uint32_t ahead[kRecordsAhead];
+    struct Asked {
+        std::uint32_t row, slot;
+    };
+    Asked ahead[kRecordsAhead];
     std::size_t first = 0, waiting = 0;
     const auto ask = [&] {
         std::uint32_t row;
@@ -65,11 +69,11 @@ void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::siz
             if (units == 0) continue;
             const std::uint8_t* record = edges.record(slot);
             for (std::size_t b = 0; b < form.lines(units); ++b) prefetch_line(record + b * kCacheLine);
-            ahead[(first + waiting++) % kRecordsAhead] = slot;
+            ahead[(first + waiting++) % kRecordsAhead] = {row, slot};
         }
     };
     for (ask(); waiting > 0; ask()) {
-        const std::uint32_t slot = ahead[first];
+        const auto [from, slot] = ahead[first];
         first = (first + 1) % kRecordsAhead;
         --waiting;
         ask();
@@ -77,6 +81,7 @@ void walk_edges(const EdgeView& edges, const codec::EdgeScorer& scorer, std::siz
         const auto* row = reinterpret_cast<const std::uint32_t*>(edges.record(slot));
         const auto* unit = reinterpret_cast<const std::uint8_t*>(row + units * form.unit_rows);
         for (std::size_t u = 0; u < units; ++u, row += form.unit_rows, unit += form.unit_bytes) offer(row, unit, beam);
+        fetch(from);
     }
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/parallel.hpp"
+#include "index/bounded_scorer.hpp"
 #include "index/candidate_pool.hpp"
 #include "kernel/dispatch.hpp"
 
@@ -18,105 +19,9 @@ using kernel::kTileQueries;
 using store::RowSource;
 using store::RowType;
 
-constexpr float kUnit = 0x1.0p-24f;     // rounding unit of float32
-constexpr float kHuge = 1e37f;          // squared norms above this may overflow: no bound is given
-constexpr float kTiny = std::numeric_limits<float>::min();  // the smallest normal one
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr std::size_t kMinBatch = 4;    // fewer queries are streamed: packing would cost more than it saves
 constexpr std::size_t kPoolBytes = std::size_t{256} << 20;
-
-template <class T>
-const T* row_as(const RowSource& source, std::size_t i) {
-    return static_cast<const T*>(source.row(i));
-}
-
-float scale_of(const RowSource& source, std::size_t i) {
-    return source.row_scale != nullptr ? source.row_scale[i] : 1.0f;
-}
-
-// Filter scores and their bounds. For a query q and a row x, with s the float32 sum of products,
-//     score = s * weight(x) + bias(x) - offset(q),   |error| <= gain(q) * reach(x) + floor(q).
-// The error of s is at most (d + 16) u norm(q) norm(x) (data sheet of the kernels and
-// Cauchy-Schwarz); the rest of d + 32 covers the few roundings around it. For l2 the same holds with
-// 2 norm(q) norm(x) <= norm(q)^2 + norm(x)^2, and norm(x)^2 is itself such a sum.
-struct QueryBounds {
-    float offset, gain, floor;
-};
-struct RowBounds {
-    float weight, bias, reach;
-};
-
-class Filter {
-public:
-    Filter(const RowSource& source, Metric metric)
-        : source_(source),
-          metric_(metric),
-          kernels_(kernel::active().floats),
-          relative_((static_cast<float>(source.dim) + 32.0f) * kUnit),
-          zero_(source.dim, 0.0f) {}
-
-    QueryBounds query(const float* q) const {
-        const float q2 = static_cast<float>(kernels_.exact_dot_f32(q, q, source_.dim));
-        const bool l2 = metric_ == Metric::l2;
-        const float gain = !(q2 <= kHuge) ? kInf : l2 ? relative_ : relative_ * std::sqrt(std::max(q2, kTiny));
-        return {l2 ? q2 : 0.0f, gain, kTiny + (l2 ? relative_ * q2 : 0.0f)};
-    }
-
-    RowBounds row(std::size_t i) const {
-        const float scale = scale_of(source_, i);
-        if (metric_ == Metric::cosine && source_.own_norm) {
-            const float x2 = squared_norm(i);
-            if (!(x2 >= 1e-30f && x2 <= kHuge)) return {0.0f, 0.0f, kInf};
-            return {scale / std::sqrt(x2), 0.0f, 2.0f};  // the norm has half the error of the product
-        }
-        if (metric_ == Metric::cosine) {
-            const float inv = source_.inv_norm != nullptr ? source_.inv_norm[i] : 1.0f;
-            return {scale * inv, 0.0f, inv <= 1e30f ? 1.25f : kInf};
-        }
-        const float x2 = squared_norm(i);
-        if (metric_ == Metric::ip) return {scale, 0.0f, x2 <= kHuge ? 1.25f * std::sqrt(std::max(x2, kTiny)) : kInf};
-        return {2.0f * scale, -x2, x2 <= kHuge ? 2.0f * x2 + kTiny : kInf};
-    }
-
-    // <q, x> for a row as it is stored; a byte row's scale is in its weight.
-    float product(const float* q, std::size_t i) const {
-        switch (source_.type) {
-            case RowType::f32: return kernels_.dot_f32(q, row_as<float>(source_, i), source_.dim);
-            case RowType::f16: return kernels_.dot_f16(q, row_as<std::uint16_t>(source_, i), source_.dim);
-            case RowType::bf16: return kernels_.dot_bf16(q, row_as<std::uint16_t>(source_, i), source_.dim);
-            case RowType::i8: break;
-        }
-        return kernels_.dot_i8(q, row_as<std::int8_t>(source_, i), source_.dim);
-    }
-    float squared_distance(const float* q, std::size_t i) const {
-        switch (source_.type) {
-            case RowType::f32: return kernels_.l2_f32(q, row_as<float>(source_, i), source_.dim);
-            case RowType::f16: return kernels_.l2_f16(q, row_as<std::uint16_t>(source_, i), source_.dim);
-            case RowType::bf16: return kernels_.l2_bf16(q, row_as<std::uint16_t>(source_, i), source_.dim);
-            case RowType::i8: break;
-        }
-        return kernels_.l2_i8(q, row_as<std::int8_t>(source_, i), scale_of(source_, i), source_.dim);
-    }
-    // Error of squared_distance: relative, and for a byte row that of scale * byte, at most
-    // 2 u distance (norm(q) + distance).
-    float distance_error(float squared, const QueryBounds& q) const {
-        const float bytes = source_.type == RowType::i8 ? 8.0f * kUnit * (q.offset + squared) : 0.0f;
-        return relative_ * squared + bytes + kTiny;
-    }
-
-    const RowSource& source() const { return source_; }
-    Metric metric() const { return metric_; }
-    const FloatKernels& kernels() const { return kernels_; }
-
-private:
-    float squared_norm(std::size_t i) const { return squared_distance(zero_.data(), i); }
-
-    const RowSource& source_;
-    Metric metric_;
-    const FloatKernels& kernels_;
-    float relative_;
-    AlignedVector<float> zero_;
-};
 
 template <class Fn>
 void for_each_allowed(const RowSource& source, std::size_t begin, std::size_t end, Fn fn) {
@@ -134,28 +39,11 @@ void for_each_allowed(const RowSource& source, std::size_t begin, std::size_t en
     }
 }
 
-// One row to the pool of one query; l2 needs no bounds of the row.
-template <class Pool>
-void offer_row(const Filter& filter, const float* query, const QueryBounds& bounds, const RowBounds& row,
-               std::size_t r, Pool& pool) {
-    float score, error;
-    if (filter.metric() == Metric::l2) {
-        const float squared = filter.squared_distance(query, r);
-        score = -squared;
-        error = filter.distance_error(squared, bounds);
-    } else {
-        score = filter.product(query, r) * row.weight;
-        error = bounds.gain * row.reach + bounds.floor;
-    }
-    // Written so that NaN, the outcome of an overflow, passes.
-    if (!(score + error < pool.threshold())) pool.push(score - error, score + error, static_cast<std::uint32_t>(r));
-}
-
 // One group of queries against ranges of rows.
 template <class Pool>
 class GroupScan {
 public:
-    GroupScan(const Filter& filter, ConstMatrix queries) : filter_(filter), queries_(queries) {
+    GroupScan(const BoundedScorer& filter, ConstMatrix queries) : filter_(filter), queries_(queries) {
         for (std::size_t i = 0; i < queries.rows; ++i) bounds_.push_back(filter.query(queries.row(i)));
     }
 
@@ -287,7 +175,7 @@ private:
         kernels.pack_panel_f32(s.stage.data(), d, n, d, panel);
     }
 
-    const Filter& filter_;
+    const BoundedScorer& filter_;
     ConstMatrix queries_;
     std::vector<QueryBounds> bounds_;
 };
@@ -303,7 +191,7 @@ Results scan(const RowSource& source, ConstMatrix queries, Metric metric, int nu
     using Scan = GroupScan<Pool>;
     Results out(queries.rows);
     if (source.n == 0 || queries.rows == 0) return out;
-    const Filter filter(source, metric);
+    const BoundedScorer filter(source, metric);
     const auto threads = static_cast<std::size_t>(resolve_num_threads(num_threads));
     const std::size_t grain = Scan::block_rows(source.dim) * 4;
     const std::size_t fitting = kPoolBytes / (threads * pool_bytes) / kTileQueries * kTileQueries;
@@ -348,50 +236,6 @@ Results scan(const RowSource& source, ConstMatrix queries, Metric metric, int nu
     return out;
 }
 
-// Rows of a list lie far apart: each is on its way from memory while others are scored.
-constexpr std::size_t kRowsAhead = 4;
-
-void fetch_row([[maybe_unused]] const RowSource& source, [[maybe_unused]] std::size_t row) {
-#if defined(__GNUC__) || defined(__clang__)
-    constexpr std::size_t kLine = 64;
-    const auto* bytes = static_cast<const unsigned char*>(source.row(row));
-    const std::size_t n = std::min<std::size_t>(source.dim * store::row_type_bytes(source.type), 2048);
-    for (std::size_t i = 0; i < n; i += kLine) __builtin_prefetch(bytes + i);
-    if (source.inv_norm != nullptr) __builtin_prefetch(source.inv_norm + row);
-#endif
-}
-
-// Per query the best of its own rows.
-template <class Pool>
-Results among(const RowSource& source, Metric metric, ConstMatrix queries, Results rows, std::size_t k,
-              const TieOrder* order, int num_threads) {
-    const Filter filter(source, metric);
-    const ExactScorer scorer(source, metric);
-    parallel_for(rows.size(), 8, num_threads, [&](std::size_t begin, std::size_t end, int) {
-        for (std::size_t i = begin; i < end; ++i) {
-            std::vector<ScoredRow>& list = rows[i];
-            if (k == 0 || list.empty()) {
-                list.clear();
-                continue;
-            }
-            // Memory order.
-            std::sort(list.begin(), list.end(), [](const ScoredRow& a, const ScoredRow& b) { return a.row < b.row; });
-            const QueryBounds bounds = filter.query(queries.row(i));
-            Pool pool(std::min(k, list.size()), order, scorer, queries.row(i));
-            const auto rows_ahead = static_cast<std::ptrdiff_t>(std::min(kRowsAhead, list.size()));
-            for (auto r = list.begin(); r != list.begin() + rows_ahead; ++r) fetch_row(source, r->row);
-            for (std::size_t j = 0; j < list.size(); ++j) {
-                if (j + kRowsAhead < list.size()) fetch_row(source, list[j + kRowsAhead].row);
-                const ScoredRow& r = list[j];
-                const RowBounds row = metric == Metric::l2 ? RowBounds{} : filter.row(r.row);
-                offer_row(filter, queries.row(i), bounds, row, r.row, pool);
-            }
-            list = pool.finish();
-        }
-    });
-    return rows;
-}
-
 void check_dim(const RowSource& source, ConstMatrix queries) {
     if (queries.cols != source.dim) {
         throw Error(ErrorKind::shape, "queries have " + std::to_string(queries.cols) + " dimensions, the rows have " +
@@ -421,20 +265,6 @@ std::vector<std::vector<ScoredRow>> exact_choice(const RowSource& source, Metric
     const std::size_t bytes = std::min(TopKPool::capacity(k), source.n) * sizeof(Candidate) + 1;
     return scan<ChoicePool>(source, queries, metric, num_threads, bytes,
                             [&](const float* q) { return ChoicePool(k, order, scorer, q); });
-}
-
-std::vector<std::vector<ScoredRow>> exact_top_k_among(const RowSource& source, Metric metric, ConstMatrix queries,
-                                                      std::vector<std::vector<ScoredRow>> rows, std::size_t k,
-                                                      const TieOrder* order, int num_threads) {
-    check_dim(source, queries);
-    return among<TopKPool>(source, metric, queries, std::move(rows), k, order, num_threads);
-}
-
-std::vector<std::vector<ScoredRow>> exact_choice_among(const RowSource& source, Metric metric, ConstMatrix queries,
-                                                       std::vector<std::vector<ScoredRow>> rows, std::size_t k,
-                                                       const TieOrder* order, int num_threads) {
-    check_dim(source, queries);
-    return among<ChoicePool>(source, metric, queries, std::move(rows), k, order, num_threads);
 }
 
 std::vector<std::vector<ScoredRow>> exact_range(const RowSource& source, Metric metric, ConstMatrix queries,

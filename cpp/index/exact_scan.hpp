@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -38,6 +39,23 @@ std::vector<std::vector<ScoredRow>> exact_top_k_among(const store::RowSource& so
 std::vector<std::vector<ScoredRow>> exact_choice_among(const store::RowSource& source, Metric metric, ConstMatrix queries,
                                                        std::vector<std::vector<ScoredRow>> rows, std::size_t k,
                                                        const TieOrder* order, int num_threads);
+
+// exact_top_k_among for one query after the other, beside other work.
+class ExactChoice {
+public:
+    // Rows stay where they are meanwhile.
+    ExactChoice(const store::RowSource& source, Metric metric, const TieOrder* order);
+    ~ExactChoice();
+    // Asks for a row that settle() will look at.
+    void fetch(std::uint32_t row) const;
+    // `rows` become the k best, best first. The query is as the metric sees it.
+    void settle(const float* query, std::size_t k, std::vector<ScoredRow>& rows) const;
+
+private:
+    struct Parts;
+    std::unique_ptr<const Parts> parts_;
+    const TieOrder* order_;
+};
 
 // Per query all rows whose score is at least `threshold`, best first.
 std::vector<std::vector<ScoredRow>> exact_range(const store::RowSource& source, Metric metric, ConstMatrix queries,

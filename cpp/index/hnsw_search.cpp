@@ -15,6 +15,7 @@
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "index/edge_walk.hpp"
+#include "index/exact_scan.hpp"
 #include "index/float_rows.hpp"
 #include "index/hnsw_index.hpp"
 
@@ -30,7 +31,7 @@ constexpr double kMaxWiden = 16.0;
 // Offers the rows of `allowed` to `found`.
 void scan_allowed(const codec::RowScorer& scorer, const std::uint8_t* codes, std::size_t n, const Bitset* allowed,
                   std::size_t query, Beam& found) {
-    std::uint32_t rows[kScanBatch];
+    std::uint32_t rows[kScanBatch] = {};
     float scores[kScanBatch];
     std::size_t count = 0;
     const auto flush = [&] {
@@ -46,25 +47,38 @@ void scan_allowed(const codec::RowScorer& scorer, const std::uint8_t* codes, std
     flush();
 }
 
-// Takes the walks of queries [begin, end) in turns, a step each, so that memory works for all at once.
-template <class MakeWalk>
-void walk_together(std::size_t begin, std::size_t end, const MakeWalk& make) {
+// Takes the walks of queries [begin, end) in turns, a step each, so that memory works for all at once;
+// ended(query) is called at the end of its walk.
+template <class MakeWalk, class Ended>
+void walk_together(std::size_t begin, std::size_t end, const MakeWalk& make, const Ended& ended) {
     using W = decltype(make(begin));
-    std::array<std::optional<W>, kTogether> walks;
+    struct Place {
+        std::optional<W> walk;
+        std::size_t query = 0;
+    };
+    std::array<Place, kTogether> places;
     std::size_t next = begin, running = 0;
-    for (auto& w : walks) {
-        if (next < end) w.emplace(make(next++));
-        running += w.has_value();
+    const auto start = [&](Place& p) {
+        p.query = next;
+        p.walk.emplace(make(next++));
+    };
+    for (Place& p : places) {
+        if (next == end) break;
+        start(p);
+        ++running;
     }
     while (running > 0) {
-        for (auto& w : walks) {
-            if (!w) continue;
-            if (!w->done()) {
-                w->step();
-            } else if (next < end) {
-                w.emplace(make(next++));
+        for (Place& p : places) {
+            if (!p.walk) continue;
+            if (!p.walk->done()) {
+                p.walk->step();
+                continue;
+            }
+            ended(p.query);
+            if (next < end) {
+                start(p);
             } else {
-                w.reset();
+                p.walk.reset();
                 --running;
             }
         }
@@ -197,34 +211,20 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, Scorers& scorers, const
         return [scorer, codes, q](const std::uint32_t* rows, std::size_t m, float* s) { scorer->score(codes, rows, m, q, s); };
     };
     const auto fetch = [&](const std::uint32_t* rows, std::size_t m) { scorer->prefetch(codes, rows, m); };
+    // A beam is settled right after its walk, on vectors that were asked for while it went.
+    std::vector<float> exact_queries;
+    std::optional<ExactChoice> choice;
+    if (exact_last) {
+        exact_queries = codec::copies_for_metric(queries, dim_, metric_);
+        choice.emplace(vectors().view(), metric_, tie_order());
+    }
+    const auto fetch_vector = [&](std::uint32_t row) {
+        if (choice) choice->fetch(row);
+    };
     parallel_for(queries.rows, kChunk, params.num_threads, [&](std::size_t begin, std::size_t end, int) {
         Scratches scratch(*this, end - begin);
-        // collector(q): what sees the rows that the walk of a query scores.
-        const auto walk_all = [&](auto collector) {
-            if (scorers.edges) {
-                for (std::size_t q = begin; q < end; ++q) {
-                    walk_edges(v->edges, *scorers.edges, q, beam, *scratch[q - begin], collector(q));
-                }
-                return;
-            }
-            walk_together(begin, end, [&](std::size_t q) {
-                return Walk(RowHop(v->graph, score_to(q), fetch, kWalkSeeds), v->graph.n, beam, *scratch[q - begin],
-                            collector(q));
-            });
-        };
-        if (!scans && allowed == nullptr) {
-            walk_all([](std::size_t) { return CollectNone(); });
-        } else if (!scans) {
-            walk_all([&](std::size_t q) {
-                Beam& found = scratch[q - begin]->found;
-                found.reset(keep);
-                return [&found, allowed](float s, std::uint32_t r) {
-                    if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
-                };
-            });
-        }
         std::uint64_t scored = 0;
-        for (std::size_t q = begin; q < end; ++q) {
+        const auto ended = [&](std::size_t q) {
             WalkScratch& s = *scratch[q - begin];
             if (!scans) scored += s.visited.count();
             const Beam* best = allowed == nullptr ? &s.beam : &s.found;
@@ -235,13 +235,39 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, Scorers& scorers, const
                 best = &s.found;
             }
             for (std::size_t i = 0; i < std::min(keep, best->size()); ++i) hits[q].push_back((*best)[i]);
+            if (choice) choice->settle(exact_queries.data() + q * dim_, k, hits[q]);
+        };
+        // collector(q): what sees the rows that the walk of a query scores.
+        const auto walk_all = [&](auto collector) {
+            if (scorers.edges) {
+                for (std::size_t q = begin; q < end; ++q) {
+                    walk_edges(v->edges, *scorers.edges, q, beam, *scratch[q - begin], collector(q), fetch_vector);
+                    ended(q);
+                }
+                return;
+            }
+            walk_together(begin, end, [&](std::size_t q) {
+                return Walk(RowHop(v->graph, score_to(q), fetch, kWalkSeeds), v->graph.n, beam, *scratch[q - begin],
+                            collector(q));
+            }, ended);
+        };
+        if (scans) {
+            for (std::size_t q = begin; q < end; ++q) ended(q);
+        } else if (allowed == nullptr) {
+            walk_all([](std::size_t) { return CollectNone(); });
+        } else {
+            walk_all([&](std::size_t q) {
+                Beam& found = scratch[q - begin]->found;
+                found.reset(keep);
+                return [&found, allowed](float s, std::uint32_t r) {
+                    if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
+                };
+            });
         }
         visited += scored;
     });
     out.visited = queries.rows == 0 ? 0 : visited / queries.rows;
-    if (exact_last) {
-        hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
-    } else {
+    if (!exact_last) {
         hits = settle(std::move(hits), k, tie_order(), params.num_threads,
                       [&](std::size_t q, std::span<const std::uint32_t> rows, float* s) {
                           last->score(codes, rows.data(), rows.size(), q, s);
