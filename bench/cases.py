@@ -35,6 +35,7 @@ KINDS = (
     "filter",
     "tune",
     "lists",
+    "filtered",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
@@ -54,9 +55,12 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "nlist",
             "n_codebooks",
             "beam",
+            "index",
         }
     ),
-    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows"}),
+    "faiss": frozenset(
+        {"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows", "ef_construction"}
+    ),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),
     "usearch": frozenset({"dtype", "exact", "M", "ef_construction", "ef"}),
     "rabitqlib": frozenset({"bits", "clusters", "nprobe"}),
@@ -64,6 +68,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "scann": frozenset({"dims_per_block", "anisotropic", "reorder"}),
     "svs": frozenset({"index", "storage", "degree", "build_window", "window"}),
     "pyvsag": frozenset({"quantization", "rerank", "degree", "ef_construction", "ef"}),
+    "lancedb": frozenset({"index"}),
 }
 # The option that every entry of an engine must have.
 _REQUIRED: Mapping[str, str] = {
@@ -76,6 +81,7 @@ _REQUIRED: Mapping[str, str] = {
     "scann": "dims_per_block",
     "svs": "index",
     "pyvsag": "quantization",
+    "lancedb": "index",
 }
 _PAIRED = ("ours", "faiss")
 _SETTINGS: Mapping[str, tuple[type, ...]] = {
@@ -90,6 +96,8 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "rows": (int,),
     "dims": (int,),
+    "shares": (list,),
+    "correlation": (float,),
 }
 _PAIR_KEYS = frozenset({"name", "ratio", *_PAIRED})
 _BAR_KEYS = frozenset(
@@ -147,6 +155,8 @@ class Case:
     seed: int = 0
     rows: int | None = None
     dims: int | None = None
+    shares: tuple[float, ...] = ()
+    correlation: float = 0.9
     specs: tuple[Spec, ...] = ()
     pairs: tuple[Pair, ...] = ()
     bars: tuple[Mapping[str, Any], ...] = field(default=())
@@ -154,7 +164,8 @@ class Case:
     def settings(self) -> dict[str, Any]:
         """The plain settings, as a result records them."""
         names = ("k", "batch", "queries", "threads", "repeats", "rows", "dims")
-        return {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in names}
+        return {**settings, "correlation": self.correlation} if self.kind == "filtered" else settings
 
 
 def expand_factory(template: str, dim: int) -> str:
@@ -213,9 +224,14 @@ def _parse(name: str, table: dict[str, Any]) -> Case:
         raise CaseError(f"metrics holds {sorted(map(str, unknown))}, expected some of {', '.join(METRICS)}")
     settings["metrics"] = tuple(settings.get("metrics", METRICS))
     specs = [spec for engine in _OPTIONS for entry in table.get(engine, []) for spec in _grid(engine, entry)]
-    peers = sorted({spec.engine for spec in specs} - set(_PAIRED))
-    if peers and settings["kind"] != "peers":
-        raise CaseError(f"[[{peers[0]}]] belongs into a case of kind peers, not {settings['kind']}")
+    peers, kind = sorted({spec.engine for spec in specs} - set(_PAIRED)), settings["kind"]
+    if peers and kind not in ("peers", "filtered"):
+        raise CaseError(
+            f"[[{peers[0]}]] belongs into a case of kind peers or filtered, not {settings['kind']}"
+        )
+    if "lancedb" in peers and kind != "filtered":
+        raise CaseError("[[lancedb]] belongs into a case of kind filtered")
+    settings["shares"] = _shares(settings.get("shares", ()))
     pairs = [_pair(entry) for entry in table.get("pair", [])]
     bars = table.get("bar", [])
     for bar in bars:
@@ -223,6 +239,13 @@ def _parse(name: str, table: dict[str, Any]) -> Case:
         if "name" not in bar:
             raise CaseError("a [[bar]] has no name")
     return Case(name=name, specs=tuple(specs), pairs=tuple(pairs), bars=tuple(bars), **settings)
+
+
+def _shares(given: Any) -> tuple[float, ...]:
+    for share in given:
+        if not isinstance(share, float) or not 0 < share <= 1:
+            raise CaseError(f"shares holds {share!r}, expected shares of the rows such as 0.01")
+    return tuple(given)
 
 
 def _known(table: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
