@@ -37,6 +37,7 @@ KINDS = (
     "tune",
     "lists",
     "graph",
+    "filtered",
 )
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
@@ -60,9 +61,12 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "vectors",
             "M",
             "ef_construction",
+            "index",
         }
     ),
-    "faiss": frozenset({"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows"}),
+    "faiss": frozenset(
+        {"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows", "ef_construction"}
+    ),
     "graph": frozenset({"library", "M", "degree", "ef_construction", "storage"}),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),
     "usearch": frozenset({"dtype", "exact", "M", "ef_construction", "ef"}),
@@ -71,6 +75,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "scann": frozenset({"dims_per_block", "anisotropic", "reorder"}),
     "svs": frozenset({"index", "storage", "degree", "build_window", "window"}),
     "pyvsag": frozenset({"quantization", "rerank", "degree", "ef_construction", "ef"}),
+    "lancedb": frozenset({"index"}),
 }
 # The option that every entry of an engine must have.
 _REQUIRED: Mapping[str, str] = {
@@ -84,6 +89,7 @@ _REQUIRED: Mapping[str, str] = {
     "scann": "dims_per_block",
     "svs": "index",
     "pyvsag": "quantization",
+    "lancedb": "index",
 }
 _PAIRED = ("ours", "faiss")
 _SETTINGS: Mapping[str, tuple[type, ...]] = {
@@ -98,6 +104,8 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "rows": (int,),
     "dims": (int,),
+    "shares": (list,),
+    "correlation": (float,),
 }
 _PAIR_KEYS = frozenset({"name", "ratio", *_PAIRED})
 _BAR_KEYS = frozenset(
@@ -155,6 +163,8 @@ class Case:
     seed: int = 0
     rows: int | None = None
     dims: int | None = None
+    shares: tuple[float, ...] = ()
+    correlation: float = 0.9
     specs: tuple[Spec, ...] = ()
     pairs: tuple[Pair, ...] = ()
     bars: tuple[Mapping[str, Any], ...] = field(default=())
@@ -163,7 +173,10 @@ class Case:
     def settings(self) -> dict[str, Any]:
         """The plain settings, as a result records them."""
         names = ("k", "batch", "queries", "threads", "repeats", "rows", "dims")
-        return {name: getattr(self, name) for name in names} | {"clock": "cpu" if self.cpu_time else "wall"}
+        settings = {name: getattr(self, name) for name in names} | {
+            "clock": "cpu" if self.cpu_time else "wall"
+        }
+        return {**settings, "correlation": self.correlation} if self.kind == "filtered" else settings
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -227,10 +240,12 @@ def _parse(name: str, table: dict[str, Any]) -> Case:
         raise CaseError(f"metrics holds {sorted(map(str, unknown))}, expected some of {', '.join(METRICS)}")
     settings["metrics"] = tuple(settings.get("metrics", METRICS))
     specs = [spec for engine in _OPTIONS for entry in table.get(engine, []) for spec in _grid(engine, entry)]
-    peers = sorted({spec.engine for spec in specs} - set(_PAIRED))
-    home = "graph" if "graph" in peers else "peers"
-    if peers and (settings["kind"] != home or (home == "graph" and peers != ["graph"])):
-        raise CaseError(f"[[{peers[0]}]] belongs into a case of kind {home}, not {settings['kind']}")
+    peers, kind = sorted({spec.engine for spec in specs} - set(_PAIRED)), settings["kind"]
+    for peer in peers:
+        homes = {"graph": ["graph"], "lancedb": ["filtered"]}.get(peer, ["peers", "filtered"])
+        if kind not in homes:
+            raise CaseError(f"[[{peer}]] belongs into a case of kind {' or '.join(homes)}, not {kind}")
+    settings["shares"] = _shares(settings.get("shares", ()))
     pairs = [_pair(entry) for entry in table.get("pair", [])]
     bars = table.get("bar", [])
     for bar in bars:
@@ -238,6 +253,13 @@ def _parse(name: str, table: dict[str, Any]) -> Case:
         if "name" not in bar:
             raise CaseError("a [[bar]] has no name")
     return Case(name=name, specs=tuple(specs), pairs=tuple(pairs), bars=tuple(bars), **settings)
+
+
+def _shares(given: Any) -> tuple[float, ...]:
+    for share in given:
+        if not isinstance(share, float) or not 0 < share <= 1:
+            raise CaseError(f"shares holds {share!r}, expected shares of the rows such as 0.01")
+    return tuple(given)
 
 
 def _known(table: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:

@@ -36,7 +36,13 @@ _COLUMNS = (
     ("build_seconds", "build s", "{:.2f}"),
     ("random_gb_per_second", "GB/s, random rows", "{:.2f}"),
     ("ordered_gb_per_second", "GB/s, rows in order", "{:.2f}"),
+    ("filter", "filter", "{}"),
+    ("share", "share", "{}"),
     ("matches", "rows that match", "{:,}"),
+    ("plan", "plan", "{}"),
+    ("recall_each", "recall, filter per query", "{:.4f}"),
+    ("queries_per_second_one", "queries/s", "{:,.0f}"),
+    ("queries_per_second_each", "queries/s, filter per query", "{:,.0f}"),
     ("cold_us", "µs, not evaluated before", "{:.0f}"),
     ("cached_us", "µs, again, Python included", "{:.1f}"),
     ("import_seconds", "import s", "{:.3f}"),
@@ -113,7 +119,12 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     headings = [heading.format(k=settings["k"]) for _, heading, _ in columns]
     if result["kind"] in ("recall", "peers"):
         rows = sorted(rows, key=lambda row: (row["bytes_per_vector"], -row["recall"]))
-    lines.append(_table(headings, [[_cell(row.get(key), form) for key, _, form in columns] for row in rows]))
+    cells = [[_cell(row.get(key), form) for key, _, form in columns] for row in rows]
+    for peer in dict.fromkeys(peer for row in rows for peer in row.get("versus", ())):
+        headings.append(peer)
+        for line, row in zip(cells, rows, strict=True):
+            line.append(row["versus"].get(peer, ""))
+    lines.append(_table(headings, cells))
     if result["outcomes"]:
         lines += ["", _table(("claim", "measured", "bar", ""), [_outcome(o) for o in result["outcomes"]])]
     for skipped in result.get("skipped", ()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.measures.filtered import measure_filtered
 from bench.measures.filters import measure_filters
 from bench.measures.funnel import measure_funnel
 from bench.measures.graphs import measure_graphs
@@ -32,6 +33,7 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "peers": measure_peers,
     "funnel": measure_funnel,
     "filter": measure_filters,
+    "filtered": measure_filtered,
     "tune": measure_tune,
     "lists": measure_lists,
     "graph": measure_graphs,
