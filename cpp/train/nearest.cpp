@@ -78,37 +78,55 @@ void NearestCentroids::assign(ConstMatrix x, std::uint32_t* out, int num_threads
 
 namespace {
 
-// The m largest of value[j] + bias[j], best first, equal ones by smaller number. The m-th largest of the
-// maxima of pieces bounds the m-th largest value from below, and leaves few to put in order.
-void best_of(const float* value, const float* bias, std::size_t n, std::size_t m, std::vector<ScoredRow>& out) {
-    constexpr std::size_t kPiece = 8;  // values, `pieces` apart
-    constexpr float kLowest = -std::numeric_limits<float>::infinity();  // also of NaN, which an overflow gives
-    const std::size_t pieces = (n + kPiece - 1) / kPiece;
-    float bound = kLowest;
-    if (m <= pieces) {
-        std::vector<float> maxima(pieces, kLowest);
-        for (std::size_t first = 0; first < n; first += pieces) {
-            const std::size_t last = std::min(n, first + pieces);
-            for (std::size_t j = first; j < last; ++j) {
-                const float v = value[j] + bias[j];
-                maxima[j - first] = maxima[j - first] < v ? v : maxima[j - first];
+// Finds the m largest of value[j] + bias[j], best first, equal ones by smaller number. Piece i is every value whose
+// number is i modulo the pieces; the m-th largest of their maxima bounds the m-th largest value from below, and
+// leaves few pieces to look into and few values to put in order.
+class BestOf {
+public:
+    explicit BestOf(std::size_t n) : n_(n), pieces_((n + kPiece - 1) / kPiece), maxima_(pieces_) {}
+
+    const std::vector<ScoredRow>& operator()(const float* value, const float* bias, std::size_t m) {
+        float bound = kLowest;
+        std::fill(maxima_.begin(), maxima_.end(), kLowest);
+        for (std::size_t first = 0; first < n_; first += pieces_) {
+            const std::size_t n = std::min(n_ - first, pieces_);
+            for (std::size_t i = 0; i < n; ++i) {
+                const float v = value[first + i] + bias[first + i];
+                maxima_[i] = maxima_[i] < v ? v : maxima_[i];
             }
         }
-        const auto mth = maxima.begin() + static_cast<std::ptrdiff_t>(m - 1);
-        std::nth_element(maxima.begin(), mth, maxima.end(), std::greater<>());
-        bound = *mth;
+        if (m <= pieces_) {
+            ordered_ = maxima_;
+            const auto mth = ordered_.begin() + static_cast<std::ptrdiff_t>(m - 1);
+            std::nth_element(ordered_.begin(), mth, ordered_.end(), std::greater<>());
+            bound = *mth;
+        }
+        found_.clear();
+        for (std::size_t i = 0; i < pieces_; ++i) {
+            if (maxima_[i] < bound) continue;
+            for (std::size_t j = i; j < n_; j += pieces_) {
+                const float sum = value[j] + bias[j];
+                const float v = sum == sum ? sum : kLowest;
+                if (v >= bound) found_.push_back({v, static_cast<std::uint32_t>(j)});
+            }
+        }
+        const auto better = [](const ScoredRow& a, const ScoredRow& b) {
+            return a.score != b.score ? a.score > b.score : a.row < b.row;
+        };
+        const auto end = found_.begin() + static_cast<std::ptrdiff_t>(m);
+        if (found_.size() > 2 * m) std::nth_element(found_.begin(), end, found_.end(), better);
+        std::sort(found_.begin(), found_.size() > 2 * m ? end : found_.end(), better);
+        return found_;
     }
-    out.clear();
-    for (std::size_t j = 0; j < n; ++j) {
-        const float sum = value[j] + bias[j];
-        const float v = sum == sum ? sum : kLowest;
-        if (v >= bound) out.push_back({v, static_cast<std::uint32_t>(j)});
-    }
-    const auto better = [](const ScoredRow& a, const ScoredRow& b) {
-        return a.score != b.score ? a.score > b.score : a.row < b.row;
-    };
-    std::partial_sort(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(m), out.end(), better);
-}
+
+private:
+    static constexpr std::size_t kPiece = 8;
+    static constexpr float kLowest = -std::numeric_limits<float>::infinity();  // also of NaN, which an overflow gives
+
+    std::size_t n_, pieces_;
+    std::vector<float> maxima_, ordered_;
+    std::vector<ScoredRow> found_;
+};
 
 }  // namespace
 
@@ -123,10 +141,10 @@ void NearestCentroids::assign_top(ConstMatrix x, std::size_t m, std::uint32_t* o
             rows = {moved.data(), n, x.cols};
         }
         panels_.multiply(rows, {products.data(), n, size()});
-        std::vector<ScoredRow> best;
+        BestOf best_of(size());
         for (std::size_t i = 0; i < n; ++i) {
             const float* p = products.data() + i * size();
-            best_of(p, bias_.data(), size(), m, best);
+            const std::vector<ScoredRow>& best = best_of(p, bias_.data(), m);
             const float* row = rows.row(i);
             const float square = nearness_ == Nearness::product
                                      ? 0.0f

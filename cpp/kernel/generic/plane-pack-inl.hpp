@@ -71,40 +71,51 @@ inline void expand_planes(const PlaneLayout& layout, const std::uint8_t* strips,
     }
 }
 
-// Plain loops over the 16 entries of a strip, which compilers turn into vectors of any width.
+// Entry x of the tables of one strip, whose weights are w, for all x. A plain function of the same name goes before
+// this template, as with spread_strips.
+template <class Byte>
+void fill_strip(const std::int32_t* w, std::int32_t range, float inverse, Byte* coarse, Byte* low, Byte* high,
+                StripTable& out) {
+    std::int32_t value[kStripBytes], entry[kStripBytes], error[kStripBytes];
+    for (std::int32_t x = 0; x < std::int32_t{kStripBytes}; ++x) {
+        value[x] = (w[0] & -(x >> 3 & 1)) + (w[1] & -(x >> 2 & 1)) + (w[2] & -(x >> 1 & 1)) + (w[3] & -(x & 1)) - out.low;
+    }
+    for (std::size_t x = 0; x < kStripBytes; ++x) {
+        entry[x] = static_cast<std::int32_t>(static_cast<float>(value[x]) * inverse + 0.5f);
+        error[x] = kCoarseMax * value[x] - range * entry[x];
+    }
+    std::int32_t sum = 0, squares = 0, most = error[0], least = error[0];
+    for (std::size_t x = 0; x < kStripBytes; ++x) sum += error[x];
+    for (std::size_t x = 0; x < kStripBytes; ++x) squares += error[x] * error[x];
+    for (std::size_t x = 0; x < kStripBytes; ++x) most = most < error[x] ? error[x] : most;
+    for (std::size_t x = 0; x < kStripBytes; ++x) least = error[x] < least ? error[x] : least;
+    for (std::size_t x = 0; x < kStripBytes; ++x) {
+        coarse[x] = static_cast<Byte>(entry[x]);
+        low[x] = static_cast<Byte>(value[x] & ((1 << kExactLowBits) - 1));
+        high[x] = static_cast<Byte>(value[x] >> kExactLowBits);
+    }
+    out.error_sum = sum;
+    out.error_squares = squares;
+    out.error_high = most;
+    out.error_low = least;
+}
+
 inline void fill_tables(const std::int16_t* weights, std::size_t n_strips, std::int32_t range, std::uint8_t* coarse,
                         std::uint8_t* exact, StripTable* out) {
-    constexpr std::int32_t kLowMask = (1 << kExactLowBits) - 1;
     const float inverse = range == 0 ? 0.0f : static_cast<float>(kCoarseMax) / static_cast<float>(range);
     std::uint8_t* high = exact + n_strips * kStripBytes;
     for (std::size_t s = 0; s < n_strips; ++s) {
-        const std::int32_t a = weights[4 * s], b = weights[4 * s + 1], c = weights[4 * s + 2], d = weights[4 * s + 3];
-        StripTable& strip = out[s];
-        strip.low = (a < 0 ? a : 0) + (b < 0 ? b : 0) + (c < 0 ? c : 0) + (d < 0 ? d : 0);
-        strip.total = a + b + c + d;
-        strip.squares = a * a + b * b + c * c + d * d;
-        std::int32_t value[kStripBytes], entry[kStripBytes], error[kStripBytes];
-        for (std::int32_t x = 0; x < std::int32_t{kStripBytes}; ++x) {
-            value[x] = (a & -(x >> 3 & 1)) + (b & -(x >> 2 & 1)) + (c & -(x >> 1 & 1)) + (d & -(x & 1)) - strip.low;
+        std::int32_t w[4];
+        StripTable strip{};
+        for (std::size_t i = 0; i < 4; ++i) {
+            w[i] = weights[4 * s + i];
+            strip.low += w[i] < 0 ? w[i] : 0;
+            strip.total += w[i];
+            strip.squares += w[i] * w[i];
         }
-        for (std::size_t x = 0; x < kStripBytes; ++x) {
-            entry[x] = static_cast<std::int32_t>(static_cast<float>(value[x]) * inverse + 0.5f);
-            error[x] = kCoarseMax * value[x] - range * entry[x];
-        }
-        std::int32_t sum = 0, squares = 0, most = error[0], least = error[0];
-        for (std::size_t x = 0; x < kStripBytes; ++x) sum += error[x];
-        for (std::size_t x = 0; x < kStripBytes; ++x) squares += error[x] * error[x];
-        for (std::size_t x = 0; x < kStripBytes; ++x) most = most < error[x] ? error[x] : most;
-        for (std::size_t x = 0; x < kStripBytes; ++x) least = error[x] < least ? error[x] : least;
-        strip.error_sum = sum;
-        strip.error_squares = squares;
-        strip.error_high = most;
-        strip.error_low = least;
-        for (std::size_t x = 0; x < kStripBytes; ++x) {
-            coarse[s * kStripBytes + x] = static_cast<std::uint8_t>(entry[x]);
-            exact[s * kStripBytes + x] = static_cast<std::uint8_t>(value[x] & kLowMask);
-            high[s * kStripBytes + x] = static_cast<std::uint8_t>(value[x] >> kExactLowBits);
-        }
+        const std::size_t at = s * kStripBytes;
+        fill_strip(w, range, inverse, coarse + at, exact + at, high + at, strip);
+        out[s] = strip;
     }
 }
 

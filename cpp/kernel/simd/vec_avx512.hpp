@@ -17,6 +17,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernel/plane_kernels.hpp"
+
 namespace residua::kernel {
 namespace {
 
@@ -276,6 +278,28 @@ inline void spread_strips(const std::uint8_t* const* strips, std::uint32_t plane
     }
     _mm512_storeu_si512(cells, low);
     _mm512_storeu_si512(cells + 64, high);
+}
+
+// Entry x of the tables of one strip, whose weights are w, for all x. Bit x of a mask: whether x has the dim's bit.
+inline void fill_strip(const std::int32_t* w, std::int32_t range, float inverse, std::uint8_t* coarse,
+                       std::uint8_t* low, std::uint8_t* high, StripTable& out) {
+    __m512i value = _mm512_set1_epi32(-out.low);
+    value = _mm512_mask_add_epi32(value, 0xFF00, value, _mm512_set1_epi32(w[0]));
+    value = _mm512_mask_add_epi32(value, 0xF0F0, value, _mm512_set1_epi32(w[1]));
+    value = _mm512_mask_add_epi32(value, 0xCCCC, value, _mm512_set1_epi32(w[2]));
+    value = _mm512_mask_add_epi32(value, 0xAAAA, value, _mm512_set1_epi32(w[3]));
+    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(value), _mm512_set1_ps(inverse));
+    const __m512i entry = _mm512_cvttps_epi32(_mm512_add_ps(scaled, _mm512_set1_ps(0.5f)));
+    const __m512i error = _mm512_sub_epi32(_mm512_mullo_epi32(value, _mm512_set1_epi32(kCoarseMax)),
+                                           _mm512_mullo_epi32(entry, _mm512_set1_epi32(range)));
+    const __m512i low_mask = _mm512_set1_epi32((1 << kExactLowBits) - 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(coarse), _mm512_cvtepi32_epi8(entry));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(low), _mm512_cvtepi32_epi8(_mm512_and_si512(value, low_mask)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(high), _mm512_cvtepi32_epi8(_mm512_srli_epi32(value, kExactLowBits)));
+    out.error_sum = _mm512_reduce_add_epi32(error);
+    out.error_squares = _mm512_reduce_add_epi32(_mm512_mullo_epi32(error, error));
+    out.error_high = _mm512_reduce_max_epi32(error);
+    out.error_low = _mm512_reduce_min_epi32(error);
 }
 
 // look-ups (kernel/lookup_kernels.hpp)
