@@ -51,6 +51,12 @@ class BenchData:
         truth = None if self.truth is None else self.truth[:n_queries]
         return dataclasses.replace(self, queries=self.queries[:n_queries], truth=truth)
 
+    def first(self, n_rows: int | None) -> BenchData:
+        """The same set with only its first rows, and so without its truth."""
+        if n_rows is None or n_rows >= len(self.base):
+            return self
+        return dataclasses.replace(self, base=self.base[:n_rows], truth=None)
+
     def require_truth(self, kind: str) -> npt.NDArray[np.int64]:
         """Ground truth, for the kinds of case that report quality."""
         if self.note:

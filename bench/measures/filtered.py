@@ -76,8 +76,6 @@ class _Cell:
 def measure_filtered(session: Session) -> None:
     """The first entry is ours and searched as it is; all others are compared with it."""
     case, data = session.case, session.data
-    if data.note:
-        session.log(f"  {data.name} is {data.note}")
     grid = FilterGrid(data, case.shares or _SHARES, case.correlation, _GROUPS, _PER_GROUP, case.seed)
     engines: list[FilteredEngine] = []
     for spec in case.specs:

@@ -25,7 +25,8 @@ struct Context {
                                           why + "; the columns are " + list_fields(fields));
     }
     [[noreturn]] void refuse_op(const char* what_works) const {
-        refuse(std::string("'") + to_string(expr.op) + "' does not apply to it, use " + what_works);
+        const bool one_tag = expr.op == Op::contains_all && expr.literals.size() == 1;
+        refuse(std::string("'") + (one_tag ? "contains" : to_string(expr.op)) + "' does not apply to it, use " + what_works);
     }
     [[noreturn]] void refuse_literal(const Literal& l, const char* expected) const {
         refuse(std::string("cannot be compared with a ") + type_name(l) + ", expected " + expected);

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -30,6 +31,14 @@ _METHODS: dict[str, int] = {
     "is_null": 0,
 }
 _MAX_CHARACTERS = 1_000_000
+# What other languages write, outside of quotes.
+_HINTS = (
+    (re.compile(r"(?<![<>=!])=(?!=)"), "equality is =="),
+    (re.compile(r"&&|\|\|"), "write and, or"),
+    (re.compile(r"\bLIKE\b", re.I), "a beginning is found by name.startswith('x')"),
+    (re.compile(r"\b(AND|OR|NOT|IN|IS|NULL)\b"), "words are in lower case: and, or, not, in, is None"),
+)
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 def parse(text: str) -> Expression:
@@ -46,7 +55,7 @@ def parse(text: str) -> Expression:
     except SyntaxError as e:
         # Without a place, the end of the text came too early.
         line, column = e.lineno or 1, e.offset - 1 if e.offset else len(source)
-        raise InvalidValueError(f"filter: {e.msg}{_place(source, line, column)}") from None
+        raise InvalidValueError(f"filter: {e.msg}{_hint(source)}{_place(source, line, column)}") from None
     except (RecursionError, MemoryError):
         raise InvalidValueError("filter: the text is nested too deeply") from None
     except ValueError as e:  # a zero character
@@ -55,6 +64,11 @@ def parse(text: str) -> Expression:
         return _Reader(source).expression(tree.body)
     except RecursionError:
         raise InvalidValueError("filter: the text is nested too deeply") from None
+
+
+def _hint(source: str) -> str:
+    plain = _QUOTED.sub("''", source)
+    return next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(plain)), "")
 
 
 def _place(source: str, line: int, column: int) -> str:

@@ -31,10 +31,18 @@ def as_filter(filter: Any) -> AnyArray | list[str] | _core.columns.Expr | None:
         raise ShapeError("filter: a list of filters, one per query, was given for one query") from None
     if a.dtype == np.bool_:
         if a.ndim != 1:
-            raise ShapeError(f"filter: a mask must have shape (len(index),), got {a.shape}")
+            raise ShapeError(
+                f"filter: a mask must have shape (len(index),), got {a.shape}; one per query goes in a list"
+            )
         return np.ascontiguousarray(a)
     if a.dtype.kind == "O" and any(isinstance(f, (Expression, Column)) for f in a.ravel()):
         raise ShapeError("filter: a list of filters, one per query, was given for one query")
+    if a.dtype.kind == "O" and any(isinstance(f, (bool, np.bool_)) for f in a.ravel()):
+        other = next((f for f in a.ravel() if not isinstance(f, (bool, np.bool_))), None)
+        raise InvalidTypeError(
+            f"filter: a mask must be an array of bool, got one of object with {other!r}; "
+            "say what null means, such as mask.fillna(False)"
+        )
     if a.ndim == 0 or (a.dtype.kind not in "iuUOT" and a.size and whole_numbers(filter, a) is None):
         raise InvalidTypeError(f"filter must be {_EXPECTED}, got {type(filter).__name__}")
     return as_ids(filter, None)

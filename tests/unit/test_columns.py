@@ -496,3 +496,36 @@ def test_tags_change_by_one_row_and_by_thousands() -> None:
     for _ in range(9000):  # of the same row
         put([17])
     check()
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (np.ones(3, bool), ValueError, "expected 4, got 3"),
+        (np.ones((2, 4), bool), ValueError, "one per query goes in a list"),
+        (
+            np.array([True, None, False, True], object),
+            TypeError,
+            "an array of bool, got one of object with None",
+        ),
+        ([True, 3, False, True], TypeError, "ids must be"),
+        (pa.array([True, None, False, True]), TypeError, "fillna"),
+    ],
+)
+def test_bad_masks(mask: Any, error: type, message: str) -> None:
+    index = rz.FlatIndex(DIM, columns=KINDS)
+    index.add(vectors(4), columns=VALUES)
+    with pytest.raises(error, match=message) as caught:
+        index.search(vectors(2), filter=mask)
+    assert isinstance(caught.value, ResiduaError)
+
+
+def test_an_id_of_a_billion_has_columns_and_is_filtered() -> None:
+    index = rz.FlatIndex(DIM, columns=KINDS)
+    index.add(vectors(4), columns=VALUES)
+    assert index.search(vectors(1)[0], 9, filter=[10**9]).counts == 0
+    with pytest.raises(ResiduaError, match="1000000000 is not in the index"):
+        index.set_columns([10**9], {"year": [1]})
+    index.add(vectors(1, 7), [10**9], columns={"year": [7], "lang": ["日本"]})
+    assert index.search(vectors(1)[0], 1, filter="year == 7 and lang == '日本'").ids.tolist() == [10**9]
+    assert index.columns([10**9])["year"].tolist() == [7]
