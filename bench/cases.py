@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
+__all__ = ["GENERATED", "KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
 
 KINDS = (
     "recall",
@@ -35,7 +35,12 @@ KINDS = (
     "filter",
     "tune",
     "lists",
+    "fde",
+    "maxsim",
 )
+
+# Kinds that make what they measure on.
+GENERATED = ("import", "filter", "fde", "maxsim")
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(

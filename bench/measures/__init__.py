@@ -9,6 +9,7 @@ from bench.measures.filters import measure_filters
 from bench.measures.funnel import measure_funnel
 from bench.measures.importing import measure_import
 from bench.measures.lists import measure_lists
+from bench.measures.multivector import measure_fde, measure_maxsim
 from bench.measures.peers import measure_peers
 from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
 from bench.measures.session import Outcome, Session
@@ -33,4 +34,6 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "filter": measure_filters,
     "tune": measure_tune,
     "lists": measure_lists,
+    "fde": measure_fde,
+    "maxsim": measure_maxsim,
 }

@@ -21,8 +21,10 @@ from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.multivector import ball_carve, maxsim, maxsim_tokens, maxsim_topk
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
+from residua.token_store import TokenStore, pool_tokens
 from residua.tuning import TuneResult, tune
 
 __all__ = [
@@ -42,8 +44,10 @@ __all__ = [
     "RecurrentBinaryCodec",
     "ResidualCodec",
     "ScalarCodec",
+    "TokenStore",
     "TuneResult",
     "__version__",
+    "ball_carve",
     "build",
     "col",
     "datasets",
@@ -52,6 +56,10 @@ __all__ = [
     "from_faiss",
     "hamming",
     "load",
+    "maxsim",
+    "maxsim_tokens",
+    "maxsim_topk",
+    "pool_tokens",
     "quantize_embeddings",
     "recall",
     "semantic_search",
