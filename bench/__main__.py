@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cases import Case, CaseError, Spec, load_case
+from bench.cases import GENERATED, Case, CaseError, Spec, load_case
 from bench.datasets import BenchData, DataError, load_folder, stretch
 from bench.environment import describe
 from bench.measures import MEASURES, Session
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sets(case: Case, folders: Sequence[Path], n_queries: int | None) -> list[BenchData]:
     """The data that a case is measured on, in the size that it asks for."""
-    if case.kind in ("import", "filter"):
+    if case.kind in GENERATED:
         return [_NO_DATA]
     if not folders:
         raise DataError(f"case {case.name} needs --data DIR")

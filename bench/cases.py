@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
+__all__ = ["GENERATED", "KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
 
 KINDS = (
     "recall",
@@ -38,7 +38,12 @@ KINDS = (
     "lists",
     "graph",
     "filtered",
+    "fde",
+    "maxsim",
 )
+
+# Kinds that make what they measure on.
+GENERATED = ("import", "filter", "fde", "maxsim")
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(

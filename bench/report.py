@@ -45,6 +45,7 @@ _COLUMNS = (
     ("queries_per_second_each", "queries/s, filter per query", "{:,.0f}"),
     ("cold_us", "µs, not evaluated before", "{:.0f}"),
     ("cached_us", "µs, again, Python included", "{:.1f}"),
+    ("microseconds", "CPU µs each", "{:,.1f}"),
     ("import_seconds", "import s", "{:.3f}"),
     ("process_seconds", "whole process s", "{:.3f}"),
 )

@@ -11,6 +11,7 @@ from bench.measures.funnel import measure_funnel
 from bench.measures.graphs import measure_graphs
 from bench.measures.importing import measure_import
 from bench.measures.lists import measure_lists
+from bench.measures.multivector import measure_fde, measure_maxsim
 from bench.measures.peers import measure_peers
 from bench.measures.quality import measure_recall, measure_rerank, measure_sdc
 from bench.measures.session import Outcome, Session
@@ -37,4 +38,6 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "tune": measure_tune,
     "lists": measure_lists,
     "graph": measure_graphs,
+    "fde": measure_fde,
+    "maxsim": measure_maxsim,
 }

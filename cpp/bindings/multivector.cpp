@@ -11,14 +11,18 @@
 #include "bindings/register.hpp"
 #include "core/parallel.hpp"
 #include "multivector/fd_encoder.hpp"
+#include "multivector/maxsim.hpp"
+#include "multivector/token_store.hpp"
 
 namespace residua::bindings {
 namespace {
 
+using multivector::DocumentChoice;
 using multivector::FdEncoder;
 using multivector::FdParams;
 using multivector::FdTables;
 using multivector::TokenSets;
+using multivector::TokenStore;
 using multivector::TokenType;
 
 TokenSets token_sets(const py::array& tokens, const Array<std::int64_t>& offsets) {
@@ -27,7 +31,9 @@ TokenSets token_sets(const py::array& tokens, const Array<std::int64_t>& offsets
     }
     TokenSets sets;
     sets.data = tokens.data();
-    sets.type = tokens.itemsize() == 2 ? TokenType::f16 : TokenType::f32;
+    sets.type = tokens.itemsize() == 2   ? TokenType::f16
+                : tokens.itemsize() == 1 ? TokenType::i8
+                                         : TokenType::f32;
     sets.dim = static_cast<std::size_t>(tokens.shape(1));
     sets.offsets = offsets.data();
     sets.n = static_cast<std::size_t>(offsets.size()) - 1;
@@ -100,6 +106,103 @@ py::dict params_of(const FdEncoder& e) {
     return d;
 }
 
+// Documents of a call: all, or those whose numbers are given.
+struct Documents {
+    const std::optional<Array<std::int64_t>>& numbers;
+    std::size_t n;
+
+    DocumentChoice chosen() const {
+        if (!numbers) return {nullptr, n};
+        return {numbers->data(), static_cast<std::size_t>(numbers->size())};
+    }
+};
+
+const float* scale_of(const std::optional<Array<float>>& scale) { return scale ? scale->data() : nullptr; }
+
+py::array_t<float> maxsim(const Array<float>& q, const Array<std::int64_t>& q_offsets, const py::array& tokens,
+                          const Array<std::int64_t>& offsets, const std::optional<Array<float>>& scale,
+                          const std::optional<Array<std::int64_t>>& numbers, int num_threads) {
+    const TokenSets queries = token_sets(q, q_offsets), documents = token_sets(tokens, offsets);
+    const DocumentChoice chosen = Documents{numbers, documents.n}.chosen();
+    py::array_t<float> out({queries.n, chosen.count});
+    float* x = out.mutable_data();
+    py::gil_scoped_release release;
+    multivector::maxsim(queries, documents, scale_of(scale), chosen, x, resolve_num_threads(num_threads));
+    return out;
+}
+
+py::tuple best_tokens(const Array<float>& q, const py::array& tokens, const Array<std::int64_t>& offsets,
+                      const std::optional<Array<float>>& scale, const std::optional<Array<std::int64_t>>& numbers,
+                      int num_threads) {
+    const std::int64_t ends[2] = {0, q.shape(0)};
+    const TokenSets documents = token_sets(tokens, offsets);
+    const TokenSets query{q.data(), TokenType::f32, documents.dim, ends, 1};
+    const DocumentChoice chosen = Documents{numbers, documents.n}.chosen();
+    py::array_t<float> scores({query.total(), chosen.count});
+    py::array_t<std::int64_t> best({query.total(), chosen.count});
+    float* s = scores.mutable_data();
+    std::int64_t* b = best.mutable_data();
+    py::gil_scoped_release release;
+    multivector::best_tokens(query, documents, scale_of(scale), chosen, s, b, resolve_num_threads(num_threads));
+    py::gil_scoped_acquire acquire;
+    return py::make_tuple(scores, best);
+}
+
+py::array_t<float> store_maxsim(const TokenStore& store, const Array<float>& q, const Array<std::int64_t>& q_offsets,
+                                const std::optional<Array<std::int64_t>>& numbers, int num_threads) {
+    const TokenSets queries = token_sets(q, q_offsets);
+    const DocumentChoice chosen = Documents{numbers, store.size()}.chosen();
+    py::array_t<float> out({queries.n, chosen.count});
+    float* x = out.mutable_data();
+    py::gil_scoped_release release;
+    store.maxsim(queries, chosen, x, resolve_num_threads(num_threads));
+    return out;
+}
+
+py::tuple store_best_tokens(const TokenStore& store, const Array<float>& q,
+                            const std::optional<Array<std::int64_t>>& numbers, int num_threads) {
+    const std::int64_t ends[2] = {0, q.shape(0)};
+    const TokenSets query{q.data(), TokenType::f32, store.codec()->dim(), ends, 1};
+    const DocumentChoice chosen = Documents{numbers, store.size()}.chosen();
+    py::array_t<float> scores({query.total(), chosen.count});
+    py::array_t<std::int64_t> best({query.total(), chosen.count});
+    float* s = scores.mutable_data();
+    std::int64_t* b = best.mutable_data();
+    py::gil_scoped_release release;
+    store.best_tokens(query, chosen, s, b, resolve_num_threads(num_threads));
+    py::gil_scoped_acquire acquire;
+    return py::make_tuple(scores, best);
+}
+
+void register_token_store(py::module_& m) {
+    py::class_<TokenStore, std::shared_ptr<TokenStore>>(m, "TokenStore")
+        .def(py::init([](std::shared_ptr<const codec::Codec> c) { return std::make_shared<TokenStore>(std::move(c)); }),
+             py::arg("codec"))
+        .def_property_readonly("codec", [](const TokenStore& s) { return s.codec(); })
+        .def_property_readonly("tokens", &TokenStore::tokens)
+        .def("__len__", &TokenStore::size)
+        .def(
+            "add",
+            [](TokenStore& s, const Array<float>& tokens, const Array<std::int64_t>& offsets, int num_threads) {
+                const TokenSets documents = token_sets(tokens, offsets);
+                py::gil_scoped_release release;
+                s.add(documents, resolve_num_threads(num_threads));
+            },
+            py::arg("tokens"), py::arg("offsets"), py::arg("num_threads"))
+        .def(
+            "decode",
+            [](const TokenStore& s, std::size_t document) {
+                const std::int64_t n = s.offsets().at(document + 1) - s.offsets()[document];
+                py::array_t<float> out({static_cast<std::size_t>(n), s.codec()->dim()});
+                s.decode(document, out.mutable_data());
+                return out;
+            },
+            py::arg("document"))
+        .def("maxsim", &store_maxsim, py::arg("q"), py::arg("q_offsets"), py::arg("numbers"), py::arg("num_threads"))
+        .def("best_tokens", &store_best_tokens, py::arg("q"), py::arg("numbers"), py::arg("num_threads"))
+        .def("memory", &TokenStore::memory);
+}
+
 }  // namespace
 
 void register_multivector(py::module_& m) {
@@ -115,6 +218,11 @@ void register_multivector(py::module_& m) {
         .def_property_readonly("memory_bytes", &FdEncoder::memory_bytes)
         .def("encode", &encode, py::arg("tokens"), py::arg("offsets"), py::arg("document"), py::arg("num_threads"))
         .def("save", &FdEncoder::save, py::arg("path"), py::call_guard<py::gil_scoped_release>());
+    m.def("maxsim", &maxsim, py::arg("q"), py::arg("q_offsets"), py::arg("tokens"), py::arg("offsets"),
+          py::arg("scale"), py::arg("numbers"), py::arg("num_threads"));
+    m.def("best_tokens", &best_tokens, py::arg("q"), py::arg("tokens"), py::arg("offsets"), py::arg("scale"),
+          py::arg("numbers"), py::arg("num_threads"));
+    register_token_store(m);
 }
 
 }  // namespace residua::bindings

@@ -376,6 +376,13 @@ void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Take take) cons
     });
 }
 
+void RecurrentCodec::query_weights(ConstMatrix queries, float* weights, float* constants, int num_threads) const {
+    weigh(queries, num_threads, [&](std::size_t i, std::span<const float> w, float constant) {
+        std::copy(w.begin(), w.end(), weights + i * rows());
+        constants[i] = constant;
+    });
+}
+
 std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {
     std::vector<PlaneQuery> prepared(queries.rows);
     const bool for_cells = scans_cells(kernel::active(), layout_, queries.rows);

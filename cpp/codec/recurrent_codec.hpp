@@ -87,6 +87,12 @@ public:
     RecurrentParams params() const;
     const std::vector<std::uint8_t>& group_bits() const { return p_.group_bits; }
     std::size_t block_dims() const { return p_.block_dims; }
+    const kernel::PlaneLayout& layout() const { return layout_; }
+    // The largest level of every row of the map.
+    const std::vector<float>& tops() const { return tops_; }
+    // One weight per row of the map and query: a code with levels u, scale f and `add` scores
+    // f * (sum of weight * (u - top / 2)) + add + constant.
+    void query_weights(ConstMatrix queries, float* weights, float* constants, int num_threads) const;
     // The same codec with another number of candidates per result, at least 1.
     std::shared_ptr<const Codec> with_expansion(float expansion) const;
 

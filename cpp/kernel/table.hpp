@@ -11,6 +11,7 @@
 #include "kernel/plane_kernels.hpp"
 #include "kernel/row_kernels.hpp"
 #include "kernel/set_kernels.hpp"
+#include "kernel/token_kernels.hpp"
 
 namespace residua::kernel {
 
@@ -24,6 +25,7 @@ struct KernelTable {
     RowKernels rows;
     LookupKernels lookups;
     SetKernels sets;
+    TokenKernels tokens;
 };
 
 }  // namespace residua::kernel

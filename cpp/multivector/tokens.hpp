@@ -7,7 +7,7 @@
 
 namespace residua::multivector {
 
-enum class TokenType : std::uint8_t { f32, f16 };
+enum class TokenType : std::uint8_t { f32, f16, i8 };
 
 struct TokenSets {
     const void* data = nullptr;  // row-major, `dim` elements per token

@@ -22,8 +22,10 @@ from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.multivector import ball_carve, maxsim, maxsim_tokens, maxsim_topk
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
+from residua.token_store import TokenStore, pool_tokens
 from residua.tuning import TuneResult, tune
 from residua.upgrades import CompatibleCodec, compatible_queries
 
@@ -45,8 +47,10 @@ __all__ = [
     "RecurrentBinaryCodec",
     "ResidualCodec",
     "ScalarCodec",
+    "TokenStore",
     "TuneResult",
     "__version__",
+    "ball_carve",
     "build",
     "col",
     "compatible_queries",
@@ -58,6 +62,10 @@ __all__ = [
     "from_hnswlib",
     "hamming",
     "load",
+    "maxsim",
+    "maxsim_tokens",
+    "maxsim_topk",
+    "pool_tokens",
     "quantize_embeddings",
     "recall",
     "semantic_search",

@@ -21,7 +21,7 @@ _FLOATS = ("float16", "float32", "float64", "bfloat16")
 class Tokens(NamedTuple):
     """Set i owns rows ``offsets[i] … offsets[i + 1] - 1`` of ``flat``."""
 
-    flat: AnyArray  # (T, dim) float32 or float16, C-contiguous, finite
+    flat: AnyArray  # (T, dim) float32, float16 or int8, C-contiguous, finite
     offsets: IntArray  # (n + 1,)
     single: bool  # given as one 2-D array
 
@@ -29,10 +29,13 @@ class Tokens(NamedTuple):
         return len(self.offsets) - 1
 
 
-def as_tokens(tokens: Any, dim: int | None, name: str, what: str, mask: Any = None) -> Tokens:
+def as_tokens(
+    tokens: Any, dim: int | None, name: str, what: str, mask: Any = None, *, unchecked: bool = False
+) -> Tokens:
     """Read token sets; ``what`` names one of them in errors ("document", "query").
 
-    float16 stays as it is, everything else becomes float32. Raises ShapeError, DtypeError,
+    float16 stays as it is, everything else becomes float32. With ``unchecked`` int8 is taken as well, and NaN
+    and infinity are left to the native code. Raises ShapeError, DtypeError,
     InvalidTypeError, or NonFiniteError with the first bad document and token.
     """
     if isinstance(tokens, (list, tuple)):
@@ -41,27 +44,29 @@ def as_tokens(tokens: Any, dim: int | None, name: str, what: str, mask: Any = No
         if len(tokens) == 2 and isinstance(tokens, tuple):
             offsets = as_array(tokens[1], f"{name}[1]")
             if offsets.ndim == 1 and offsets.dtype.kind in "iu":
-                return _from_flat(tokens[0], offsets, dim, name, what)
-        return _from_list(tokens, dim, name, what)
-    a = _floats(as_array(tokens, name), name)
+                return _from_flat(tokens[0], offsets, dim, name, what, unchecked)
+        return _from_list(tokens, dim, name, what, unchecked)
+    a = _floats(as_array(tokens, name), name, unchecked)
     if a.ndim == 2:
         keep = None if mask is None else _as_mask(mask, (a.shape[0],), name)
         flat = a if keep is None else a[keep]
-        return _checked(flat, np.array([0, len(flat)]), dim, name, what, single=True, kept=keep)
+        return _checked(
+            flat, np.array([0, len(flat)]), dim, name, what, single=True, kept=keep, unchecked=unchecked
+        )
     if a.ndim != 3:
         raise ShapeError(f"{name}: expected {_FORMS}; got shape {a.shape}")
-    n, t, _ = a.shape
+    n, t, width = a.shape
     if mask is None:
-        return _checked(a.reshape(n * t, -1), np.arange(n + 1) * t, dim, name, what)
+        return _checked(a.reshape(n * t, width), np.arange(n + 1) * t, dim, name, what, unchecked=unchecked)
     keep = _as_mask(mask, (n, t), name)
     offsets = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
-    return _checked(a[keep], offsets, dim, name, what, kept=keep)
+    return _checked(a[keep], offsets, dim, name, what, kept=keep, unchecked=unchecked)
 
 
-def _from_list(tokens: Any, dim: int | None, name: str, what: str) -> Tokens:
+def _from_list(tokens: Any, dim: int | None, name: str, what: str, unchecked: bool) -> Tokens:
     parts: list[AnyArray] = []
     for i, given in enumerate(tokens):
-        a = _floats(as_array(given, f"{name}: {what} {i}"), f"{name}: {what} {i}")
+        a = _floats(as_array(given, f"{name}: {what} {i}"), f"{name}: {what} {i}", unchecked)
         if a.ndim == 1 and a.size == 0 and dim is not None:
             a = a.reshape(0, dim)
         if a.ndim != 2:
@@ -72,19 +77,23 @@ def _from_list(tokens: Any, dim: int | None, name: str, what: str) -> Tokens:
             raise ShapeError(f"{name}: tokens of {what} {i} have {a.shape[1]} dims, expected {expected}")
         parts.append(a)
     offsets = np.concatenate([[0], np.cumsum([len(a) for a in parts], dtype=np.int64)])
-    half = all(a.dtype == np.float16 for a in parts)
+    as_given = len({a.dtype for a in parts}) == 1 and parts[0].dtype in (np.float16, np.int8)
+    if not as_given and any(a.dtype == np.int8 for a in parts):
+        raise DtypeError(f"{name}: int8 tokens beside others; give all sets as int8 or none")
     if not parts:
         flat: AnyArray = np.empty((0, dim if dim is not None else 0), np.float32)
-    elif half:
+    elif as_given:
         flat = np.concatenate(parts)
     else:
         with np.errstate(over="ignore"):  # an overflow becomes infinity, which is refused below
             flat = np.concatenate([a.astype(np.float32, copy=False) for a in parts])
-    return _checked(flat, offsets, dim, name, what)
+    return _checked(flat, offsets, dim, name, what, unchecked=unchecked)
 
 
-def _from_flat(flat: Any, offsets: AnyArray, dim: int | None, name: str, what: str) -> Tokens:
-    a = _floats(as_array(flat, f"{name}[0]"), f"{name}[0]")
+def _from_flat(
+    flat: Any, offsets: AnyArray, dim: int | None, name: str, what: str, unchecked: bool
+) -> Tokens:
+    a = _floats(as_array(flat, f"{name}[0]"), f"{name}[0]", unchecked)
     if a.ndim != 2:
         raise ShapeError(f"{name}: tokens beside offsets must have shape (T, dim), got {a.shape}")
     o = offsets.astype(np.int64)
@@ -93,10 +102,12 @@ def _from_flat(flat: Any, offsets: AnyArray, dim: int | None, name: str, what: s
             f"{name}: offsets must ascend from 0 to the number of tokens, {len(a)}; "
             f"got {len(o)} values" + (f" from {o[0]} to {o[-1]}" if len(o) else "")
         )
-    return _checked(a, o, dim, name, what)
+    return _checked(a, o, dim, name, what, unchecked=unchecked)
 
 
-def _floats(a: AnyArray, name: str) -> AnyArray:
+def _floats(a: AnyArray, name: str, unchecked: bool) -> AnyArray:
+    if unchecked and a.dtype == np.int8:
+        return a
     if a.dtype.name not in _FLOATS and not (a.size == 0 and a.dtype.kind == "f"):
         hint = '; convert with .astype("float32")' if a.dtype.kind in "iub" else ""
         raise DtypeError(f"{name}: dtype {a.dtype} is not accepted for tokens, expected float32, float16, "
@@ -123,6 +134,7 @@ def _checked(
     *,
     single: bool = False,
     kept: AnyArray | None = None,
+    unchecked: bool = False,
 ) -> Tokens:
     if dim is not None and a.shape[1] != dim:
         raise ShapeError(f"{name}: tokens have {a.shape[1]} dims, expected {dim}")
@@ -130,6 +142,10 @@ def _checked(
         raise ShapeError(f"{name}: tokens have 0 dims, expected at least 1")
     o = np.ascontiguousarray(offsets, np.int64)
     given = a.dtype
+    if unchecked:
+        with np.errstate(over="ignore"):
+            as_is = a.dtype in (np.float16, np.int8)
+            return Tokens(np.ascontiguousarray(a, a.dtype if as_is else np.float32), o, single)
     if a.dtype == np.float16:
         flat = np.ascontiguousarray(a)
         finite = (flat.view(np.uint16) & 0x7C00) != 0x7C00

@@ -11,6 +11,7 @@
 #include "kernel/generic/plane-inl.hpp"
 #include "kernel/generic/row-scalar-inl.hpp"
 #include "kernel/generic/set-inl.hpp"
+#include "kernel/generic/token-inl.hpp"
 #include "kernel/table.hpp"
 
 namespace residua::kernel {
@@ -18,7 +19,7 @@ namespace {
 
 constexpr KernelTable kTable{"neon", simd_float_kernels(), simd_bit_kernels(), simd_plane_kernels(),
                              simd_byte_kernels(), simd_edge_kernels(), scalar_row_kernels(), simd_lookup_kernels(),
-                             simd_set_kernels()};
+                             simd_set_kernels(), simd_token_kernels()};
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include "kernel/generic/plane-scalar-inl.hpp"
 #include "kernel/generic/row-scalar-inl.hpp"
 #include "kernel/generic/set-scalar-inl.hpp"
+#include "kernel/generic/token-scalar-inl.hpp"
 #include "kernel/table.hpp"
 
 namespace residua::kernel {
@@ -15,7 +16,7 @@ namespace {
 
 constexpr KernelTable kTable{"scalar", scalar_float_kernels(), scalar_bit_kernels(), scalar_plane_kernels(),
                              scalar_byte_kernels(), scalar_edge_kernels(), scalar_row_kernels(),
-                             scalar_lookup_kernels(), scalar_set_kernels()};
+                             scalar_lookup_kernels(), scalar_set_kernels(), scalar_token_kernels()};
 
 }  // namespace
 

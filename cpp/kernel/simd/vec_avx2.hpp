@@ -320,6 +320,35 @@ struct ByteSums {
     }
 };
 
+// The values of 4 dims of all rows, a byte each, from their strips in planes 0 … planes - 1.
+inline void spread_strips(const std::uint8_t* const* strips, std::uint32_t planes, std::uint8_t* cells) {
+    // Entry x of table d: bit d of the nibble x, first dim first.
+    const __m128i index = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m256i table[4], dim[4];
+    for (int d = 0; d < 4; ++d) {
+        const __m128i bit = _mm_and_si128(_mm_srli_epi16(index, 3 - d), _mm_set1_epi8(1));
+        table[d] = _mm256_broadcastsi128_si256(bit);
+        dim[d] = _mm256_setzero_si256();
+    }
+    for (std::uint32_t t = planes; t-- > 0;) {
+        const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(strips[t]));
+        const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(codes), _mm_srli_epi16(codes, 4), 1);
+        const __m256i x = _mm256_and_si256(both, _mm256_set1_epi8(15));  // rows 0 … 15, rows 16 … 31
+        for (int d = 0; d < 4; ++d) {
+            dim[d] = _mm256_add_epi8(_mm256_add_epi8(dim[d], dim[d]), _mm256_shuffle_epi8(table[d], x));
+        }
+    }
+    // Rows 0 … 7 and 16 … 23, rows 8 … 15 and 24 … 31, two dims each; then four rows of each half.
+    const __m256i a = _mm256_unpacklo_epi8(dim[0], dim[1]), b = _mm256_unpackhi_epi8(dim[0], dim[1]);
+    const __m256i c = _mm256_unpacklo_epi8(dim[2], dim[3]), d = _mm256_unpackhi_epi8(dim[2], dim[3]);
+    const __m256i rows[4] = {_mm256_unpacklo_epi16(a, c), _mm256_unpackhi_epi16(a, c), _mm256_unpacklo_epi16(b, d),
+                             _mm256_unpackhi_epi16(b, d)};
+    for (int i = 0; i < 4; ++i) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(cells + 16 * i), _mm256_castsi256_si128(rows[i]));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(cells + 64 + 16 * i), _mm256_extracti128_si256(rows[i], 1));
+    }
+}
+
 // scalar codes (kernel/byte_kernels.hpp)
 
 // 32-bit sums of 8 rows, a cell of 4 bytes each.

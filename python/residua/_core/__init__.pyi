@@ -353,6 +353,44 @@ class FDEncoder(metaclass=_NativeType):
     def encode(self, tokens: AnyArray, offsets: IntArray, document: bool, num_threads: int) -> FloatArray: ...
     def save(self, path: str | bytes) -> None: ...
 
+# Tokens are float32, float16 or int8, which `scale` multiplies; `numbers` chooses documents, None all.
+def maxsim(
+    q: FloatArray,
+    q_offsets: IntArray,
+    tokens: AnyArray,
+    offsets: IntArray,
+    scale: FloatArray | None,
+    numbers: IntArray | None,
+    num_threads: int,
+) -> FloatArray: ...
+
+# (t, documents): scores and token numbers.
+def best_tokens(
+    q: FloatArray,
+    tokens: AnyArray,
+    offsets: IntArray,
+    scale: FloatArray | None,
+    numbers: IntArray | None,
+    num_threads: int,
+) -> tuple[FloatArray, IntArray]: ...
+
+class TokenStore(metaclass=_NativeType):
+    def __init__(self, codec: Codec) -> None: ...
+    @property
+    def codec(self) -> Codec: ...
+    @property
+    def tokens(self) -> int: ...
+    def __len__(self) -> int: ...
+    def add(self, tokens: FloatArray, offsets: IntArray, num_threads: int) -> None: ...
+    def decode(self, document: int) -> FloatArray: ...
+    def maxsim(
+        self, q: FloatArray, q_offsets: IntArray, numbers: IntArray | None, num_threads: int
+    ) -> FloatArray: ...
+    def best_tokens(
+        self, q: FloatArray, numbers: IntArray | None, num_threads: int
+    ) -> tuple[FloatArray, IntArray]: ...
+    def memory(self) -> dict[str, int]: ...
+
 # What the file holds, and whether it is a codec whose metric nobody has chosen yet.
 def load(
     path: str | bytes, mmap: bool, verify: str

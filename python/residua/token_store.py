@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents of token vectors, kept as codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from residua import _core
+from residua._codec import Codec
+from residua._tokens import Tokens, as_tokens
+from residua._typing import AnyArray, ArrayLike, FloatArray
+from residua._validate import as_choice, as_int, as_threads
+from residua.codecs import RecurrentBinaryCodec, wrap
+from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError
+
+__all__ = ["TokenStore", "pool_tokens"]
+
+_BITS = {"rb4": 4, "rb2": 2, "rb1": 1}
+_FIT_TOKENS = 50_000
+_POOL_RUN = 512  # tokens that are clustered together
+
+
+class TokenStore:
+    """Keep the tokens of documents as recurrent codes of 4, 2 or 1 bits per dim, for :func:`maxsim`.
+
+    Codes stand document by document in blocks of 32 tokens and are scored as they are, by integer arithmetic.
+
+    Parameters
+    ----------
+    tokens
+        Documents: a list of ``(t, dim)`` arrays, ``(tokens (T, dim), offsets (n + 1,))``, or a padded
+        ``(n, t, dim)`` array; float32, float16, bfloat16 or float64. They may be empty.
+    codec
+        ``"rb4"``, ``"rb2"`` or ``"rb1"``: recurrent codes of that many bits, fitted on the tokens (at most
+        50,000 of them, evenly spaced); or a :class:`RecurrentBinaryCodec`, fitted with metric ``"ip"`` or not
+        yet.
+    mask
+        ``(n, t)`` bool or 0 and 1: which tokens of a padded array count.
+    num_threads
+        At least 1; None uses the CPUs that the process may use. Codes do not depend on it.
+
+    Examples
+    --------
+    >>> import numpy as np, residua as rz
+    >>> rng = np.random.default_rng(0)
+    >>> documents = [rng.normal(size=(40, 64)).astype("float32") for _ in range(50)]
+    >>> store = rz.TokenStore(documents, "rb4")
+    >>> int(rz.maxsim(documents[7][:5], store).argmax())
+    7
+    """
+
+    _native: _core.TokenStore
+    _codec: Codec
+
+    def __init__(
+        self,
+        tokens: Any,
+        codec: str | RecurrentBinaryCodec = "rb4",
+        *,
+        mask: ArrayLike | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        threads = as_threads(num_threads)
+        if isinstance(codec, str):
+            as_choice(codec, "codec", tuple(_BITS))
+        elif not isinstance(codec, RecurrentBinaryCodec):
+            raise InvalidTypeError(
+                f"codec must be 'rb4', 'rb2', 'rb1' or a RecurrentBinaryCodec, got {codec!r}"
+            )
+        sets = as_tokens(tokens, None if isinstance(codec, str) else codec.dim, "tokens", "document", mask)
+        flat = sets.flat.astype(np.float32, copy=False)
+        if isinstance(codec, str):
+            codec = RecurrentBinaryCodec(max(1, flat.shape[1]), bits=_BITS[codec])
+        if not codec.is_trained:
+            if len(flat) == 0:
+                raise InvalidValueError("tokens: expected at least 1 token to fit the codec on, got 0")
+            step = -(-len(flat) // _FIT_TOKENS)
+            codec.fit(flat[::step], metric="ip", num_threads=num_threads)
+        elif codec.metric != "ip":
+            raise InvalidValueError(f"codec is fitted for metric {codec.metric!r}, MaxSim needs 'ip'")
+        self._native = _core.TokenStore(codec._trained())
+        self._codec = codec
+        self._native.add(flat, sets.offsets, threads)
+
+    @property
+    def dim(self) -> int:
+        """Dims of the tokens."""
+        return self._codec.dim
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the tokens."""
+        return wrap(self._native.codec)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all documents."""
+        return self._native.tokens
+
+    def __len__(self) -> int:
+        return len(self._native)
+
+    def add(self, tokens: Any, *, mask: ArrayLike | None = None, num_threads: int | None = None) -> None:
+        """Append documents; they get the next numbers.
+
+        Parameters
+        ----------
+        tokens, mask, num_threads
+            As for the class.
+
+        Raises
+        ------
+        ShapeError, DtypeError, InvalidTypeError, NonFiniteError
+        """
+        threads = as_threads(num_threads)
+        sets = as_tokens(tokens, self.dim, "tokens", "document", mask)
+        self._native.add(sets.flat.astype(np.float32, copy=False), sets.offsets, threads)
+
+    def get(self, document: int) -> FloatArray:
+        """Return the tokens of one document as the codes have them.
+
+        Parameters
+        ----------
+        document
+            Its number.
+
+        Returns
+        -------
+        ``(t, dim)`` float32.
+
+        Raises
+        ------
+        OutOfRangeError
+            An IndexError.
+        """
+        number = as_int(document, "document", -(2**63), 2**63 - 1)
+        if not 0 <= number < len(self):
+            raise OutOfRangeError(f"document {number} is not one of the {len(self)} documents")
+        return self._native.decode(number)
+
+    def memory(self) -> dict[str, int]:
+        """Return bytes per part: ``codes`` (whole blocks of 32 tokens), ``offsets`` and ``codec``."""
+        return self._native.memory()
+
+    def __repr__(self) -> str:
+        return f"TokenStore({len(self)} documents, {self.n_tokens} tokens, {self._codec!r})"
+
+
+def pool_tokens(tokens: Any, factor: int, *, protected: int = 0, mask: ArrayLike | None = None) -> Any:
+    """Merge similar tokens of each document into their mean: fewer tokens to keep and to score.
+
+    Ward's clustering down to one token in ``factor`` (arXiv 2409.14683: half of the tokens can go at almost
+    no loss). Documents above 512 tokens are pooled in runs of 512.
+
+    Parameters
+    ----------
+    tokens
+        Documents, as :class:`TokenStore` takes them; a 2-D array is one document.
+    factor
+        At least 1, which changes nothing.
+    protected
+        How many first tokens of each document stay as they are.
+    mask
+        ``(n, t)`` bool or 0 and 1: which tokens of a padded array count.
+
+    Returns
+    -------
+    A list of ``(t, dim)`` float32 arrays, or one array for one document. Clusters stand in the order of their
+    first tokens.
+
+    Raises
+    ------
+    ShapeError, DtypeError, InvalidTypeError, NonFiniteError, InvalidValueError
+    """
+    n = as_int(factor, "factor", 1, 2**31 - 1)
+    kept = as_int(protected, "protected", 0, 2**31 - 1)
+    sets: Tokens = as_tokens(tokens, None, "tokens", "document", mask)
+    flat = sets.flat.astype(np.float32, copy=False)
+    out = []
+    for i in range(len(sets)):
+        x = flat[sets.offsets[i] : sets.offsets[i + 1]]
+        parts = [x[:kept]]
+        for first in range(kept, len(x), _POOL_RUN):
+            run = x[first : first + _POOL_RUN]
+            labels = _ward(run, max(1, len(run) // n))
+            sums = np.zeros((labels.max() + 1, x.shape[1]))
+            np.add.at(sums, labels, run)
+            parts.append((sums / np.bincount(labels)[:, None]).astype(np.float32))
+        out.append(np.concatenate(parts))
+    if sets.single:
+        return out[0]
+    return out
+
+
+def _ward(x: AnyArray, n_clusters: int) -> AnyArray:
+    """Return a cluster number per row, numbered by first row: Ward's method by Lance and Williams' update."""
+    n = len(x)
+    y = x.astype(np.float64)
+    squares = (y**2).sum(axis=1)
+    cost = np.maximum(squares[:, None] + squares - 2 * y @ y.T, 0) / 2
+    np.fill_diagonal(cost, np.inf)
+    size, label = np.ones(n), np.arange(n)
+    for _ in range(n - n_clusters):
+        a, b = sorted(divmod(int(np.argmin(cost)), n))
+        total = size[a] + size[b] + size
+        merged = ((size[a] + size) * cost[a] + (size[b] + size) * cost[b] - size * cost[a, b]) / total
+        merged[~np.isfinite(cost[a]) | ~np.isfinite(cost[b])] = np.inf
+        cost[a], cost[:, a] = merged, merged
+        cost[b], cost[:, b] = np.inf, np.inf
+        size[a] += size[b]
+        label[label == b] = a
+    return np.unique(label, return_inverse=True)[1]
