@@ -23,6 +23,7 @@ from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
+from residua.training import train_recurrent_binary
 from residua.tuning import TuneResult, tune
 from residua.upgrades import CompatibleCodec, compatible_queries
 
@@ -60,6 +61,7 @@ __all__ = [
     "semantic_search",
     "show_config",
     "to_faiss",
+    "train_recurrent_binary",
     "tune",
     "where",
 ]

@@ -312,10 +312,17 @@ class RecurrentBinaryCodec(Codec):
         self._seed = as_seed(seed)
         self._native = None
 
+    _training: dict[str, Any] | None = None
+
     @property
     def bits(self) -> float:
         """Bits per dim, without the 6 bytes of scalars."""
         return self._bits
+
+    @property
+    def training(self) -> dict[str, Any] | None:
+        """What :func:`train_recurrent_binary` reached; None for other codecs, and after loading."""
+        return None if self._training is None else dict(self._training)
 
     @property
     def code_bytes(self) -> int:
