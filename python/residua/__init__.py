@@ -26,6 +26,7 @@ from residua.multivector import ball_carve, maxsim, maxsim_tokens, maxsim_topk
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
 from residua.token_store import TokenStore, pool_tokens
+from residua.training import train_recurrent_binary
 from residua.tuning import TuneResult, tune
 from residua.upgrades import CompatibleCodec, compatible_queries
 
@@ -71,6 +72,7 @@ __all__ = [
     "semantic_search",
     "show_config",
     "to_faiss",
+    "train_recurrent_binary",
     "tune",
     "where",
 ]

@@ -312,10 +312,17 @@ class RecurrentBinaryCodec(Codec):
         self._seed = as_seed(seed)
         self._native = None
 
+    _training: dict[str, Any] | None = None
+
     @property
     def bits(self) -> float:
         """Bits per dim, without the 6 bytes of scalars."""
         return self._bits
+
+    @property
+    def training(self) -> dict[str, Any] | None:
+        """What :func:`train_recurrent_binary` reached; None for other codecs, and after loading."""
+        return None if self._training is None else dict(self._training)
 
     @property
     def code_bytes(self) -> int:
@@ -402,6 +409,15 @@ class RecurrentBinaryCodec(Codec):
         return f"dim={self._dim}, bits={self._bits:g}"
 
 
+def refuse_query_side(codec: Codec) -> None:
+    """Raise for a query map: what is stored belongs to the codec that it was made for."""
+    if codec._is_query_side:
+        raise UnsupportedError(
+            "a query map cannot be the codec of an index or a table: store codes of the codec that the map "
+            "was made for, and search them with search(index, q)"
+        )
+
+
 def check_codec(codec: Any, dim: int) -> None:
     """Raise unless an index of ``dim`` dims can have this codec, or None."""
     if codec is None:
@@ -410,11 +426,7 @@ def check_codec(codec: Any, dim: int) -> None:
         raise InvalidTypeError(
             f"codec must be None or a codec such as RecurrentBinaryCodec({dim}, bits=2), got {codec!r}"
         )
-    if codec._is_query_side:
-        raise UnsupportedError(
-            "a query map cannot be the codec of an index: build the index with the codec that the map was "
-            "made for, and search it with search(index, q)"
-        )
+    refuse_query_side(codec)
     if codec.dim != dim:
         raise ShapeError(f"codec has {codec.dim} dims, the index {dim}")
 

@@ -11,7 +11,7 @@ from residua import _core
 from residua._codec import Codec
 from residua._typing import AnyArray, ArrayLike, FloatArray
 from residua._validate import as_path, as_threads, as_vectors, refuse_zero_rows, whole_numbers
-from residua.codecs import wrap
+from residua.codecs import refuse_query_side, wrap
 from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ShapeError
 
 __all__ = ["EmbeddingTable"]
@@ -56,6 +56,7 @@ class EmbeddingTable:
         if not isinstance(codec, Codec):
             raise InvalidTypeError(f"codec must be a codec such as ScalarCodec(dim, bits=4), got {codec!r}")
         threads = as_threads(num_threads)
+        refuse_query_side(codec)
         v, _ = as_vectors(vectors, codec.dim, "vectors")
         if codec.is_trained and codec._metric_fixed and codec.metric == "cosine":
             refuse_zero_rows(v, "vectors")

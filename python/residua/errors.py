@@ -12,6 +12,7 @@ __all__ = [
     "DriftWarning",
     "DtypeError",
     "DuplicateIdError",
+    "FallbackWarning",
     "FileError",
     "InvalidTypeError",
     "InvalidValueError",
@@ -91,6 +92,10 @@ class DriftWarning(UserWarning):
         super().__init__(message)
         self.error_ratio = error_ratio
         self.imbalance_ratio = imbalance_ratio
+
+
+class FallbackWarning(UserWarning):
+    """Training found nothing better than the closed form, which is what was returned."""
 
 
 class FileError(ResiduaError, OSError):

@@ -71,6 +71,7 @@ def test_suite_passes_under_each_other_isa(name: str, root: Path) -> None:
         "filter",
         "id_map",
         "quantization",
+        "training",
         "tuning",
     )
     independent = [f"--ignore-glob=*/test_{part}*" for part in parts]

@@ -141,6 +141,8 @@ def test_an_index_takes_both_models_and_refuses_others(
         queries.add(rz.FlatIndex(DIM), x[:5])
     with pytest.raises(rz.errors.UnsupportedError, match="cannot be the codec of an index"):
         rz.FlatIndex(DIM, codec=queries)
+    with pytest.raises(rz.errors.UnsupportedError, match="cannot be the codec of an index or a table"):
+        rz.EmbeddingTable(x, queries)
     with pytest.raises(TypeError, match="must be an index"):
         queries.search(x, asked)  # type: ignore[arg-type]
     assert len(wrong) == before
