@@ -10,8 +10,10 @@
 // so that what a step needs can arrive while other walks of the batch take theirs.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -94,6 +96,33 @@ template <class Hop, class Collect>
 void walk(Hop hop, std::size_t n, std::size_t ef, WalkScratch& scratch, Collect collect) {
     Walk<Hop, Collect> w(std::move(hop), n, ef, scratch, std::move(collect));
     while (!w.done()) w.step();
+}
+
+inline constexpr std::size_t kTogether = 4;  // walks that take turns
+
+// Takes the walks of queries [begin, end) in turns, a step each, so that memory works for all at once.
+template <class MakeWalk>
+void walk_together(std::size_t begin, std::size_t end, const MakeWalk& make) {
+    using W = decltype(make(begin));
+    std::array<std::optional<W>, kTogether> walks;
+    std::size_t next = begin, running = 0;
+    for (auto& w : walks) {
+        if (next < end) w.emplace(make(next++));
+        running += w.has_value();
+    }
+    while (running > 0) {
+        for (auto& w : walks) {
+            if (!w) continue;
+            if (!w->done()) {
+                w->step();
+            } else if (next < end) {
+                w.emplace(make(next++));
+            } else {
+                w.reset();
+                --running;
+            }
+        }
+    }
 }
 
 // Neighbours that are the reader's and new; their number.
