@@ -158,6 +158,26 @@ class HNSWIndex(Index):
             f"walk over the graph by {self._native.codec.code_bytes}-byte codes{beside}{rerank}"
         )
 
+    @property
+    def costs(self) -> dict[str, float]:
+        """Nanoseconds per unit of work, by which plans are chosen: as calibrated, else by the sizes of codes."""
+        return self._native.costs
+
+    def calibrate(self) -> dict[str, float]:
+        """Measure on this machine what the units of work behind a plan take, and keep it with the index.
+
+        Takes about a second, on one thread; ``save`` keeps the result. Searches never measure.
+
+        Returns
+        -------
+        :attr:`costs`.
+
+        Raises
+        ------
+        InvalidValueError: fewer than 1,000 rows, or no codec yet.
+        """
+        return self._native.calibrate()
+
     def _axes(self, k: int) -> list[tuple[str, Sequence[int]]]:
         return [] if self._native.awaits_codec else [("ef", ladder(k, max(k, min(len(self), 64 * k))))]
 
