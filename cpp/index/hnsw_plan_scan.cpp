@@ -17,7 +17,7 @@ namespace residua::index {
 namespace {
 
 constexpr double kLikely = 1.6;           // deviations of estimates within which a row may belong to the result
-constexpr double kAlmostSure = 3.0;       // … where it was found that candidates were too few
+constexpr double kAlmostSure = 4.0;       // … where it was found that candidates were too few
 constexpr std::size_t kMaxGathered = std::size_t{32} << 20;  // bytes; more is scanned where it lies
 
 float worst_of(std::span<const ScoredRow> rows) {
