@@ -53,6 +53,29 @@ Filter to_filter(const py::object& filter) {
     return to_ids(filter);
 }
 
+// A filter, or a pair: a list of filters, and which of them each query takes.
+struct Filters {
+    explicit Filters(const py::object& filter) {
+        if (!py::isinstance<py::tuple>(filter)) {
+            one = to_filter(filter);
+            return;
+        }
+        const auto pair = filter.cast<py::tuple>();
+        for (const auto f : pair[0].cast<py::list>()) many.push_back(to_filter(py::reinterpret_borrow<py::object>(f)));
+        const auto of = pair[1].cast<Array<std::uint32_t>>();
+        filter_of.assign(of.data(), of.data() + of.size());
+    }
+    void set(SearchParams& params) const {
+        params.filter = &one;
+        params.filters = many;
+        params.filter_of = filter_of;
+    }
+
+    Filter one;
+    std::vector<Filter> many;
+    std::vector<std::uint32_t> filter_of;
+};
+
 // One Python id per slot; slots without a result get -1 or None.
 class IdSlots {
 public:
@@ -93,6 +116,41 @@ py::object to_array(const IdList& ids) {
     return slots.take();
 }
 
+// One array per property, over queries.
+py::dict notes_of(const std::vector<index::QueryNote>& notes) {
+    const auto n = static_cast<py::ssize_t>(notes.size());
+    Array<std::int64_t> matches(n), visited(n), reranked(n);
+    Array<float> local_rate(n), costs({n, static_cast<py::ssize_t>(3)});
+    Array<bool> fallback(n);
+    py::list plans;
+    for (py::ssize_t i = 0; i < n; ++i) {
+        const index::QueryNote& note = notes[static_cast<std::size_t>(i)];
+        plans.append(index::to_string(note.plan));
+        matches.mutable_data()[i] = static_cast<std::int64_t>(note.matches);
+        visited.mutable_data()[i] = static_cast<std::int64_t>(note.visited);
+        reranked.mutable_data()[i] = static_cast<std::int64_t>(note.reranked);
+        local_rate.mutable_data()[i] = note.local_rate;
+        fallback.mutable_data()[i] = note.fallback;
+        std::copy(note.costs.begin(), note.costs.end(), costs.mutable_data() + 3 * i);
+    }
+    py::dict d;
+    d["plans"] = plans;
+    d["matches"] = matches;
+    d["visited"] = visited;
+    d["reranked"] = reranked;
+    d["local_rate"] = local_rate;
+    d["fallback"] = fallback;
+    d["costs"] = costs;
+    return d;
+}
+
+py::dict costs_to_python(const index::PlanCosts& costs) {
+    py::dict d;
+    const auto values = costs.values();
+    for (std::size_t i = 0; i < values.size(); ++i) d[index::PlanCosts::names()[i]] = values[i];
+    return d;
+}
+
 py::dict stats_of(const SearchResult& r) {
     py::dict d;
     d["plan"] = r.plan;
@@ -101,6 +159,7 @@ py::dict stats_of(const SearchResult& r) {
     d["reranked"] = r.reranked;
     if (!r.stages.empty()) d["stages"] = r.stages;
     if (r.nprobe > 0) d["nprobe"] = r.nprobe;
+    if (!r.notes.empty()) d["notes"] = notes_of(r.notes);
     return d;
 }
 
@@ -163,10 +222,13 @@ py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, 
 
 py::tuple search(const TableIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
                  std::int64_t rerank, const py::object& filter, int num_threads,
-                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t nprobe, std::size_t ef) {
+                 const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t nprobe, std::size_t ef,
+                 const std::string& plan) {
     const ConstMatrix q = matrix(queries);
-    const Filter rows = to_filter(filter);
-    SearchParams params = make_params(k, scoring, rerank, &rows, num_threads);
+    const Filters filters(filter);
+    SearchParams params = make_params(k, scoring, rerank, nullptr, num_threads);
+    filters.set(params);
+    params.plan = index::parse_plan(plan);
     for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
     params.ef = ef;
     params.nprobe = nprobe;
@@ -179,10 +241,13 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
 }
 
 py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
-                       const py::object& filter, int num_threads, std::size_t nprobe, std::size_t ef) {
+                       const py::object& filter, int num_threads, std::size_t nprobe, std::size_t ef,
+                       const std::string& plan) {
     const auto queries = matrix(codes);
-    const Filter rows = to_filter(filter);
-    SearchParams params = make_params(k, "symmetric", rerank, &rows, num_threads);
+    const Filters filters(filter);
+    SearchParams params = make_params(k, "symmetric", rerank, nullptr, num_threads);
+    filters.set(params);
+    params.plan = index::parse_plan(plan);
     params.nprobe = nprobe;
     params.ef = ef;
     SearchResult r;
@@ -311,9 +376,9 @@ void register_index(py::module_& m) {
         .def("columns", &columns_of, py::arg("ids"))
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
              py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{},
-             py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0})
+             py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0}, py::arg("plan") = "auto")
         .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
-             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0})
+             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0}, py::arg("plan") = "auto")
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
@@ -358,6 +423,16 @@ void register_index(py::module_& m) {
         .def_property_readonly("M", [](const HNSWIndex& i) { return i.params().m; })
         .def_property_readonly("turbo", [](const HNSWIndex& i) { return i.params().turbo; })
         .def_property_readonly("ef_construction", [](const HNSWIndex& i) { return i.params().ef_construction; })
+        .def_property_readonly("costs", [](const HNSWIndex& i) { return costs_to_python(i.costs()); })
+        .def("calibrate",
+             [](HNSWIndex& i) {
+                 index::PlanCosts costs;
+                 {
+                     py::gil_scoped_release release;
+                     costs = i.calibrate();
+                 }
+                 return costs_to_python(costs);
+             })
         .def("shape", [](const HNSWIndex& i) {
             HNSWIndex::Shape s;
             {

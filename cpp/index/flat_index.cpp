@@ -7,11 +7,10 @@
 #include "codec/normalize.hpp"
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "index/code_scan.hpp"
 #include "index/exact_scan.hpp"
 
 namespace residua::index {
-
-using codec::kBlockRows;
 
 FlatIndex::FlatIndex(std::size_t dim, Metric metric, store::VectorMode mode, bool wants_codec, std::string codec_recipe)
     : TableIndex(dim, metric, mode, wants_codec, std::move(codec_recipe)) {}
@@ -133,39 +132,7 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
 
 std::vector<TopK> FlatIndex::scan(const codec::Scorer& scorer, std::size_t keep, const Bitset* allowed,
                                   int num_threads) const {
-    const std::size_t nq = scorer.size();
-    const std::size_t n = ids_.rows();
-    std::vector<TopK> pools(nq, TopK(keep, tie_order()));
-    if (nq == 0 || n == 0 || keep == 0) return pools;
-    const codec::BlockView view{codes_.data(), n};
-
-    // Rows in pieces that stay in the second-level cache while the queries pass over them.
-    constexpr std::size_t kPieceBytes = 256 * 1024;
-    const std::size_t piece = std::max<std::size_t>(1, kPieceBytes / codec_->block_bytes()) * kBlockRows;
-    // Threads share the rows: what a scorer does once per piece is then done once for all queries. Several
-    // parts per thread, so that a slow one does not keep the others waiting; but a small part costs more
-    // than it saves, and every part ends within a second, for interrupts.
-    constexpr std::size_t kMaxQueries = 1024, kMinBytes = 1024 * 1024, kMaxPairs = std::size_t{1} << 28;
-    const std::size_t threads = std::min<std::size_t>(static_cast<std::size_t>(num_threads),
-                                                      std::max<std::size_t>(1, codes_.bytes() / kMinBytes));
-    const std::size_t parts = threads == 1 ? 1 : 4 * threads;
-    const std::size_t part_rows = std::min(RowCodes::blocks((n + parts - 1) / parts),
-                                           kMaxPairs / kMaxQueries / kBlockRows) * kBlockRows;
-    for (std::size_t q = 0; q < nq; q += kMaxQueries) {
-        const std::size_t q_end = std::min(nq, q + kMaxQueries);
-        TopK* const out = pools.data() + q;
-        std::vector<std::vector<TopK>> others(threads - 1, std::vector<TopK>(out, out + (q_end - q)));
-        parallel_for(n, part_rows, static_cast<int>(threads), [&](std::size_t begin, std::size_t end, int worker) {
-            TopK* const own = worker == 0 ? out : others[static_cast<std::size_t>(worker) - 1].data();
-            for (std::size_t r = begin; r < end; r += piece) {
-                scorer.top_k(view, r, std::min(end, r + piece), allowed, q, q_end, own);
-            }
-        });
-        for (const auto& other : others) {
-            for (std::size_t i = 0; i < other.size(); ++i) out[i].merge(other[i]);
-        }
-    }
-    return pools;
+    return scan_blocks(scorer, {codes_.data(), ids_.rows()}, codec_->block_bytes(), keep, allowed, tie_order(), num_threads);
 }
 
 RowLists FlatIndex::settle_decoded(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const {

@@ -10,8 +10,10 @@
 // so that what a step needs can arrive while other walks of the batch take theirs.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -94,6 +96,46 @@ template <class Hop, class Collect>
 void walk(Hop hop, std::size_t n, std::size_t ef, WalkScratch& scratch, Collect collect) {
     Walk<Hop, Collect> w(std::move(hop), n, ef, scratch, std::move(collect));
     while (!w.done()) w.step();
+}
+
+inline constexpr std::size_t kTogether = 4;  // walks that take turns
+
+// Takes the walks of queries [begin, end) in turns, a step each, so that memory works for all at once;
+// ended(query) is called at the end of its walk.
+template <class MakeWalk, class Ended>
+void walk_together(std::size_t begin, std::size_t end, const MakeWalk& make, const Ended& ended) {
+    using W = decltype(make(begin));
+    struct Place {
+        std::optional<W> walk;
+        std::size_t query = 0;
+    };
+    std::array<Place, kTogether> places;
+    std::size_t next = begin, running = 0;
+    const auto start = [&](Place& p) {
+        p.query = next;
+        p.walk.emplace(make(next++));
+    };
+    for (Place& p : places) {
+        if (next == end) break;
+        start(p);
+        ++running;
+    }
+    while (running > 0) {
+        for (Place& p : places) {
+            if (!p.walk) continue;
+            if (!p.walk->done()) {
+                p.walk->step();
+                continue;
+            }
+            ended(p.query);
+            if (next < end) {
+                start(p);
+            } else {
+                p.walk.reset();
+                --running;
+            }
+        }
+    }
 }
 
 // Neighbours that are the reader's and new; their number.

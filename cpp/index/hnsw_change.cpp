@@ -75,6 +75,7 @@ struct HNSWIndex::Change {
         kept = true;
         index.graph_.keep_changes();
         if (edges) index.edges_.commit(std::move(*edges));
+        if (units) index.units_.commit(*unit_codec, *units);
     }
 
     HNSWIndex& index;
@@ -83,6 +84,8 @@ struct HNSWIndex::Change {
     bool codes_grown = false;
     std::size_t code_bytes = 0;  // of all codes before the change
     std::optional<EdgeStore::Change> edges;
+    std::optional<CodeUnits::Change> units;
+    const codec::Codec* unit_codec = nullptr;
     std::vector<std::uint8_t> moved_codes;
     std::unordered_map<std::uint32_t, std::size_t> moved_at;  // of a row's code among them
 };
@@ -237,7 +240,7 @@ TableIndex::Commit HNSWIndex::prepare_codec(const codec::Codec& codec, ConstMatr
         for (const std::uint32_t r : rows) live_.set(r);
         builder.connect(live_);
     }
-    prepare_edges(codec, *change, num_threads);
+    prepare_edges(codec, *change, all, num_threads);
     return [this, change] {
         change->keep();
         publish();
@@ -274,7 +277,7 @@ TableIndex::Commit HNSWIndex::prepare_rows(ConstMatrix x, const store::AddPlan& 
     } else {
         take_lists(x, lists, num_threads);
     }
-    if (codec_) prepare_edges(*codec_, *change, num_threads);
+    if (codec_) prepare_edges(*codec_, *change, plan.rows, num_threads);
     return [this, change, bytes, &plan] {
         for (std::size_t i = 0; i < plan.rows.size() && !change->moved_codes.empty(); ++i) {
             if (plan.is_new(i)) continue;
@@ -293,7 +296,8 @@ EdgeStore::CodeOf HNSWIndex::code_of(const codec::Codec& codec) const {
     };
 }
 
-void HNSWIndex::prepare_edges(const codec::Codec& codec, Change& change, int num_threads) {
+void HNSWIndex::prepare_edges(const codec::Codec& codec, Change& change, std::span<const std::uint32_t> recoded,
+                              int num_threads) {
     if (!params_.turbo) return;
     if (edges_.form().unit_rows == 0) edges_ = EdgeStore(codec);
     const auto stored = code_of(codec);
@@ -303,6 +307,8 @@ void HNSWIndex::prepare_edges(const codec::Codec& codec, Change& change, int num
         codec.from_rows(change.moved_codes.data() + it->second, 1, out);
     };
     change.edges = edges_.prepare(codec, graph_, graph_.changed_rows(), code, num_threads);
+    change.unit_codec = &codec;
+    change.units = units_.prepare(codec, codes_.size() / codec.row_bytes(), recoded, code, num_threads);
 }
 
 TableIndex::Commit HNSWIndex::prepare_codes(const std::uint8_t*, const store::AddPlan&, std::span<const std::uint32_t>) {
@@ -333,7 +339,7 @@ void HNSWIndex::repair(int num_threads) {
         builder.repair(live_);
         builder.connect(live_);
     }
-    if (codec_) prepare_edges(*codec_, change, num_threads);
+    if (codec_) prepare_edges(*codec_, change, {}, num_threads);
     unrepaired_ = unchecked_ = 0;
     const std::unique_lock lock(mutex_);
     change.keep();
@@ -354,10 +360,14 @@ void HNSWIndex::keep_rows(std::span<const std::uint32_t> keep) {
             EdgeStore edges(*codec_);
             std::vector<std::uint32_t> all(keep.size());
             std::iota(all.begin(), all.end(), 0u);
-            edges.commit(edges.prepare(*codec_, graph, all, [&](std::uint32_t row, std::uint8_t* out) {
+            const auto code = [&](std::uint32_t row, std::uint8_t* out) {
                 codec_->from_rows(codes.data() + row * bytes, 1, out);
-            }, default_num_threads()));
+            };
+            edges.commit(edges.prepare(*codec_, graph, all, code, default_num_threads()));
+            CodeUnits units;
+            units.commit(*codec_, units.prepare(*codec_, all.size(), all, code, default_num_threads()));
             edges_ = std::move(edges);
+            units_ = std::move(units);
         }
         codes_ = std::move(codes);
     }

@@ -3,9 +3,11 @@
 #include "index/hnsw_index.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "core/error.hpp"
+#include "core/parallel.hpp"
 
 namespace residua::index {
 
@@ -54,6 +56,7 @@ std::vector<float> HNSWIndex::decoded(std::span<const std::uint32_t> rows) const
 void HNSWIndex::add_memory(std::map<std::string, std::size_t>& parts) const {
     parts["codes"] = codes_.memory_bytes();
     parts["edges"] = edges_.memory_bytes();
+    parts["units"] = units_.memory_bytes();
     parts["graph"] = graph_.memory_bytes() + live_.size() / 8;
 }
 
@@ -66,8 +69,15 @@ void HNSWIndex::save_parts(store::Writer& out) const {
     out.put<std::uint32_t>("graph.entries", graph_.entries());
     out.put<float>("graph.center", placement_.center);
     out.put_double("graph.largest_squared", placement_.largest_squared);
+    if (costs_) {
+        const auto values = costs_->values();
+        out.put_copy<float>("plan.costs", values);
+    }
     if (codec_) out.put<std::uint8_t>("codes", codes_.span().first(ids_.rows() * codec_->row_bytes()));
-    if (codec_ && params_.turbo) edges_.save(out);
+    if (codec_ && params_.turbo) {
+        edges_.save(out);
+        units_.save(out);
+    }
 }
 
 namespace {
@@ -86,6 +96,14 @@ void check_edges(const store::Reader& in, std::span<const std::uint32_t> edges, 
             }
         }
     }
+}
+
+PlanCosts read_costs(const store::Reader& in) {
+    const auto values = in.array<float>("plan.costs", PlanCosts::names().size());
+    for (const float v : values) {
+        if (!(v >= 0.0f && v < 1e12f)) in.fail("plan.costs", "a cost is not a number of nanoseconds");
+    }
+    return PlanCosts::from_values(values);
 }
 
 }  // namespace
@@ -111,6 +129,7 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
     if (entries.size() > n || std::any_of(entries.begin(), entries.end(), [n](std::uint32_t r) { return r >= n; })) {
         in.fail("graph.entries", "names a row that is not there");
     }
+    if (in.has("plan.costs")) out->set_costs(read_costs(in));
     const auto center = in.array<float>("graph.center");
     if (!center.empty() && center.size() != out->dim_) in.fail("graph.center", "expected a value per dim");
     out->placement_.metric = out->metric_;
@@ -123,7 +142,15 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
     out->graph_ = Graph(degree, GrowArray<std::uint32_t>(edges, in.keep_alive("graph.edges")), std::move(entries));
     if (out->codec_ && params.turbo) {
         out->edges_ = EdgeStore(*out->codec_);
-        out->edges_.load(in, *out->codec_, out->graph_, out->code_of(*out->codec_));
+        const auto code = out->code_of(*out->codec_);
+        out->edges_.load(in, *out->codec_, out->graph_, code);
+        if (in.has("units")) {
+            out->units_.load(in, *out->codec_, n);
+        } else {  // a file of an earlier version
+            std::vector<std::uint32_t> all(n);
+            std::iota(all.begin(), all.end(), 0u);
+            out->units_.commit(*out->codec_, out->units_.prepare(*out->codec_, n, all, code, default_num_threads()));
+        }
     }
     out->live_.resize(n);
     for (const std::uint32_t r : out->ids_.live_rows()) out->live_.set(r);

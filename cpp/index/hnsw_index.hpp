@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Search by a walk over a graph of near rows, on codes or on the kept vectors, whose best rows are
-// settled exactly. Where few rows pass a filter, these are scanned instead.
+// settled exactly. A filter is answered by the cheapest of several plans (index/plan.hpp).
 //
 // The graph is the lowest layer of HNSW (Malkov and Yashunin, 2020). Walks enter it by the best of about
 // sqrt(n) rows spread over the index, whose codes are scored at once, in place of the upper layers.
@@ -13,16 +13,19 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "codec/codec.hpp"
 #include "core/grow_array.hpp"
+#include "index/code_units.hpp"
 #include "index/edge_store.hpp"
 #include "index/graph.hpp"
 #include "index/graph_build.hpp"
 #include "index/graph_search.hpp"
+#include "index/plan.hpp"
 #include "index/table_index.hpp"
 
 namespace residua::index {
@@ -33,6 +36,8 @@ struct GraphParams {
     std::uint64_t seed = 0;
     bool turbo = false;  // neighbours' codes beside every list, which walks then read
 };
+
+class ExactChoice;
 
 class HNSWIndex final : public TableIndex {
 public:
@@ -49,6 +54,11 @@ public:
 
     SearchResult search(ConstMatrix queries, const SearchParams& params) const override;
     SearchResult search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const override;
+
+    // What plans are chosen by: the automatic units of cost, or those that calibrate() measured last.
+    PlanCosts costs() const;
+    // Measures on one thread, with the rows that are here.
+    PlanCosts calibrate();
 
     // What a graph must be, for tests: throws corrupt_file where it is not.
     struct Shape {
@@ -85,12 +95,32 @@ private:
         EdgeView edges;  // turbo
     };
     struct Change;  // a change in preparation
-    struct Scorers;  // of a batch of queries
+    struct Scorers;  // of a batch of queries (hnsw_scorers.hpp)
     class Scratches;
+    class PlannedSearch;
+    using TakeWalk = std::function<void(std::size_t query, const WalkScratch&)>;
 
     // Searching (hnsw_search.cpp).
     SearchResult search_with(ConstMatrix queries, Scorers& scorers, const SearchParams& params) const;
     std::unique_ptr<codec::RowScorer> float_scorer(ConstMatrix queries) const;
+    void prepare_scorers(ConstMatrix queries, const SearchParams& params, Scorers& scorers) const;
+    // Of a walk that keeps ef rows: how many of them are settled.
+    std::size_t candidates_of_walk(const SearchParams& params, std::size_t k, std::size_t ef, std::size_t matches) const;
+    // With `allowed`, the `keep` best of these that a walk meets are in the scratch's `found`.
+    void walk_plainly(const View& v, Scorers& scorers, std::span<const std::uint32_t> queries, std::size_t beam,
+                      std::size_t keep, const Bitset* allowed, int num_threads, const TakeWalk& take,
+                      const ExactChoice* choice = nullptr) const;
+    // The `keep` best of `rows` by their codes.
+    std::vector<ScoredRow> scan_rows(const View& v, const codec::RowScorer& scorer, std::span<const std::uint32_t> rows,
+                                     std::size_t query, std::size_t keep) const;
+    SearchResult settle_hits(const View& v, ConstMatrix queries, RowLists hits, Scorers& scorers, const SearchParams& params,
+                             SearchResult out) const;
+
+    // Searching with a filter (hnsw_plan.cpp).
+    PlanCosts costs_of(const View& v) const;
+    PlanCosts measure() const;
+    void set_costs(const PlanCosts& costs);
+    SearchResult search_planned(ConstMatrix queries, Scorers& scorers, const SearchParams& params) const;
     std::unique_ptr<WalkScratch> take_scratch() const;
     void give_scratch(std::unique_ptr<WalkScratch> scratch) const;
     std::shared_ptr<const View> view() const;
@@ -106,17 +136,19 @@ private:
     std::unique_ptr<BuildSpace> make_space(const codec::Codec* codec, ConstMatrix x, std::span<const std::uint32_t> rows,
                                            std::size_t n, int num_threads);
     void repair(int num_threads);
-    // Records of all that the change wrote, where the layout has them.
-    void prepare_edges(const codec::Codec& codec, Change& change, int num_threads);
+    // Records of all that the change wrote, and units of the rows that have new codes, where the layout has them.
+    void prepare_edges(const codec::Codec& codec, Change& change, std::span<const std::uint32_t> recoded, int num_threads);
     EdgeStore::CodeOf code_of(const codec::Codec& codec) const;
 
     GraphParams params_;
     Graph graph_;
     GrowArray<std::uint8_t> codes_;  // in row form
     EdgeStore edges_;                // turbo, once there is a codec
+    CodeUnits units_;                // the same
     Bitset live_;
     Placement placement_;
     std::atomic<std::size_t> unrepaired_{0};  // rows removed since the last repair
+    std::optional<PlanCosts> costs_;
     std::size_t unchecked_ = 0;   // rows added since connect() last ran
 
     mutable std::mutex view_mutex_;

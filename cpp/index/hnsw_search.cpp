@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Searches of an HNSWIndex: a walk per query, or a scan of the few rows that may be returned.
+// Searches of an HNSWIndex: walks, scans of chosen rows, and how what they find is settled.
 #include <algorithm>
-#include <array>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <functional>
-#include <mutex>
+#include <numeric>
 #include <optional>
 #include <shared_mutex>
 #include <utility>
@@ -18,92 +16,14 @@
 #include "index/exact_scan.hpp"
 #include "index/float_rows.hpp"
 #include "index/hnsw_index.hpp"
+#include "index/hnsw_scorers.hpp"
 
 namespace residua::index {
 namespace {
 
-constexpr std::size_t kChunk = 16;         // queries of a task
-constexpr std::size_t kTogether = 4;       // walks that take turns
-constexpr std::size_t kScanBatch = 64;     // rows that a scan scores at a time
-constexpr double kScoredPerKept = 16.0;    // rows that a walk scores for each row of its beam
-constexpr double kMaxWiden = 16.0;
-
-// Offers the rows of `allowed` to `found`.
-void scan_allowed(const codec::RowScorer& scorer, const std::uint8_t* codes, std::size_t n, const Bitset* allowed,
-                  std::size_t query, Beam& found) {
-    std::uint32_t rows[kScanBatch] = {};
-    float scores[kScanBatch];
-    std::size_t count = 0;
-    const auto flush = [&] {
-        scorer.score(codes, rows, count, query, scores);
-        for (std::size_t i = 0; i < count; ++i) found.push(scores[i], rows[i]);
-        count = 0;
-    };
-    for (std::size_t r = 0; r < n; ++r) {
-        if (allowed != nullptr && !allowed->test(r)) continue;
-        rows[count++] = static_cast<std::uint32_t>(r);
-        if (count == kScanBatch) flush();
-    }
-    flush();
-}
-
-// Takes the walks of queries [begin, end) in turns, a step each, so that memory works for all at once;
-// ended(query) is called at the end of its walk.
-template <class MakeWalk, class Ended>
-void walk_together(std::size_t begin, std::size_t end, const MakeWalk& make, const Ended& ended) {
-    using W = decltype(make(begin));
-    struct Place {
-        std::optional<W> walk;
-        std::size_t query = 0;
-    };
-    std::array<Place, kTogether> places;
-    std::size_t next = begin, running = 0;
-    const auto start = [&](Place& p) {
-        p.query = next;
-        p.walk.emplace(make(next++));
-    };
-    for (Place& p : places) {
-        if (next == end) break;
-        start(p);
-        ++running;
-    }
-    while (running > 0) {
-        for (Place& p : places) {
-            if (!p.walk) continue;
-            if (!p.walk->done()) {
-                p.walk->step();
-                continue;
-            }
-            ended(p.query);
-            if (next < end) {
-                start(p);
-            } else {
-                p.walk.reset();
-                --running;
-            }
-        }
-    }
-}
+constexpr std::size_t kChunk = 16;  // queries of a task
 
 }  // namespace
-
-// Scratches for a number of walks, which go back to the index.
-class HNSWIndex::Scratches {
-public:
-    Scratches(const HNSWIndex& index, std::size_t n) : index_(index) {
-        for (std::size_t i = 0; i < n; ++i) scratch_.push_back(index.take_scratch());
-    }
-    ~Scratches() {
-        for (auto& s : scratch_) index_.give_scratch(std::move(s));
-    }
-    Scratches(const Scratches&) = delete;
-    Scratches& operator=(const Scratches&) = delete;
-    std::unique_ptr<WalkScratch>& operator[](std::size_t i) { return scratch_[i]; }
-
-private:
-    const HNSWIndex& index_;
-    std::vector<std::unique_ptr<WalkScratch>> scratch_;
-};
 
 std::unique_ptr<WalkScratch> HNSWIndex::take_scratch() const {
     const std::lock_guard lock(scratch_mutex_);
@@ -122,40 +42,26 @@ std::unique_ptr<codec::RowScorer> HNSWIndex::float_scorer(ConstMatrix queries) c
     return std::make_unique<FloatRows>(vectors_.view(), metric_, codec::copies_for_metric(queries, dim_, metric_));
 }
 
-// `edges`, where there are any, say where a walk goes; rows one by one, what is scanned. `last` scores the
-// rows that were found when they are not settled by their vectors.
-struct HNSWIndex::Scorers {
-    std::function<std::unique_ptr<codec::RowScorer>()> prepare_rows;
-    std::unique_ptr<codec::EdgeScorer> edges;
-    std::unique_ptr<codec::RowScorer> last;
-
-    // Many searches end without.
-    const codec::RowScorer& rows() {
-        std::call_once(once, [this] { prepared = prepare_rows(); });
-        return *prepared;
+void HNSWIndex::prepare_scorers(ConstMatrix queries, const SearchParams& params, Scorers& scorers) const {
+    const int threads = params.num_threads;
+    if (codec_ == nullptr) {
+        scorers.prepare_rows = [this, queries] { return float_scorer(queries); };
+        return;
     }
-
-private:
-    std::once_flag once;
-    std::unique_ptr<codec::RowScorer> prepared;
-};
+    scorers.prepare_rows = [this, queries, threads] { return codec_->prepare_rows(queries, threads); };
+    scorers.prepare_units = [this, queries, threads] { return codec_->prepare_edges(queries, threads); };
+    scorers.turbo = params_.turbo;
+    if (settles(params) || scorers.last) return;
+    scorers.last = codec::gathering_scorer(*codec_, params.scoring == Scoring::symmetric ? prepare_symmetric(queries, threads)
+                                                                                       : codec_->prepare(queries, threads));
+}
 
 SearchResult HNSWIndex::search(ConstMatrix queries, const SearchParams& params) const {
     check(params);
     std::shared_lock lock(mutex_);
     if (wants_codec_ && codec_ == nullptr) return scan_vectors(queries, params);
     Scorers scorers;
-    if (codec_ == nullptr) {
-        scorers.prepare_rows = [&] { return float_scorer(queries); };
-        return search_with(queries, scorers, params);
-    }
-    scorers.prepare_rows = [&] { return codec_->prepare_rows(queries, params.num_threads); };
-    if (params_.turbo) scorers.edges = codec_->prepare_edges(queries, params.num_threads);
-    if (!settles(params)) {
-        scorers.last = codec::gathering_scorer(*codec_, params.scoring == Scoring::symmetric
-                                                            ? prepare_symmetric(queries, params.num_threads)
-                                                            : codec_->prepare(queries, params.num_threads));
-    }
+    prepare_scorers(queries, params, scorers);
     return search_with(queries, scorers, params);
 }
 
@@ -167,50 +73,38 @@ SearchResult HNSWIndex::search_codes(const std::uint8_t* codes, std::size_t n, c
     codec_->decode(codes, n, decoded.data(), p.num_threads);
     const ConstMatrix queries(decoded.data(), n, dim_);
     Scorers scorers;
-    scorers.prepare_rows = [&] { return codec_->prepare_rows(queries, p.num_threads); };
-    if (params_.turbo) scorers.edges = codec_->prepare_edges(queries, p.num_threads);
     if (!settles(p)) scorers.last = codec::gathering_scorer(*codec_, codec_->prepare_codes(codes, n, p.num_threads));
+    prepare_scorers(queries, p, scorers);
     return search_with(queries, scorers, p);
 }
 
 SearchResult HNSWIndex::search_with(ConstMatrix queries, Scorers& scorers, const SearchParams& params) const {
     const auto v = view();
-    const bool filtered = params.filter != nullptr && !std::holds_alternative<std::monostate>(*params.filter);
-    const auto chosen = filtered ? allowed_rows(params.filter) : nullptr;
-    const std::size_t n = ids_.rows();
-    const std::size_t matches = chosen ? chosen->count() : ids_.size();
-    // Rows of a change that is not committed yet may be walked over, not returned.
-    const Bitset* allowed = chosen ? chosen.get() : ids_.size() == n && v->graph.n == n ? nullptr : &live_;
+    const std::size_t n = ids_.rows(), matches = ids_.size();
     const std::size_t k = std::min(params.k, matches);
-    const codec::RowScorer* const last = scorers.last.get();
-    const bool exact_last = last == nullptr;
-
     const std::size_t asked = std::max({params.ef != 0 ? params.ef : kDefaultEf, k,
                                         params.rerank > 0 ? static_cast<std::size_t>(params.rerank) : 0});
     const std::size_t ef = std::min(asked, n);
+    const bool filtered = !params.filters.empty() ||
+                          (params.filter != nullptr && !std::holds_alternative<std::monostate>(*params.filter));
+    if (filtered || params.plan == Plan::scan || matches <= ef) return search_planned(queries, scorers, params);
+    // Rows of a change that is not committed yet may be walked over, not returned.
+    const Bitset* allowed = matches == n && v->graph.n == n ? nullptr : &live_;
+    const bool exact_last = scorers.last == nullptr;
     // The whole beam is settled unless the caller says how much of it: beside the walk that costs little.
-    const std::size_t keep = std::min(matches, codec_ == nullptr ? std::max(k, std::min(k + 8, ef)) : params.rerank > 0 ? std::max(k, static_cast<std::size_t>(params.rerank)) : std::max(k, ef));
-    // A walk finds one row to return among 1 / share that it keeps.
-    const double share = n == 0 ? 1.0 : static_cast<double>(matches) / static_cast<double>(n);
-    // Removed rows that edges still lead to take room as well.
+    const std::size_t keep = candidates_of_walk(params, k, ef, matches);
+    // Removed rows that edges still lead to take room.
     const double gone = static_cast<double>(unrepaired_) / static_cast<double>(std::max<std::size_t>(1, ids_.size()));
-    const double widen = chosen ? std::min(kMaxWiden, 1.0 / std::max(share, 1e-9)) : 1.0 + std::min(1.0, gone);
-    const auto beam = std::min(n, static_cast<std::size_t>(std::ceil(static_cast<double>(ef) * widen)));
-    const bool scans = matches <= ef || (chosen != nullptr && static_cast<double>(matches) < kScoredPerKept * static_cast<double>(beam));
+    const auto beam = std::min(n, static_cast<std::size_t>(std::ceil(static_cast<double>(ef) * (1.0 + std::min(1.0, gone)))));
 
     SearchResult out;
-    out.plan = std::string(scans ? "scan" : "graph") + (exact_last && codec_ ? "+rerank" : "");
+    out.plan = exact_last && codec_ ? "graph+rerank" : "graph";
     out.matches = matches;
     out.reranked = exact_last ? keep : 0;
     RowLists hits(queries.rows);
-    if (k == 0) return finish(std::move(hits), std::move(out));
+    std::vector<std::uint32_t> all(queries.rows);
+    std::iota(all.begin(), all.end(), 0u);
     std::atomic<std::uint64_t> visited{0};
-    const std::uint8_t* codes = v->codes.data;
-    const codec::RowScorer* const scorer = scans || !scorers.edges ? &scorers.rows() : nullptr;
-    const auto score_to = [&](std::size_t q) {
-        return [scorer, codes, q](const std::uint32_t* rows, std::size_t m, float* s) { scorer->score(codes, rows, m, q, s); };
-    };
-    const auto fetch = [&](const std::uint32_t* rows, std::size_t m) { scorer->prefetch(codes, rows, m); };
     // A beam is settled right after its walk, on vectors that were asked for while it went.
     std::vector<float> exact_queries;
     std::optional<ExactChoice> choice;
@@ -218,59 +112,101 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, Scorers& scorers, const
         exact_queries = codec::copies_for_metric(queries, dim_, metric_);
         choice.emplace(vectors().view(), metric_, tie_order());
     }
-    const auto fetch_vector = [&](std::uint32_t row) {
-        if (choice) choice->fetch(row);
+    const auto take = [&](std::size_t q, const WalkScratch& s) {
+        const Beam& best = allowed == nullptr ? s.beam : s.found;
+        visited += s.visited.count();
+        for (std::size_t i = 0; i < std::min(keep, best.size()); ++i) hits[q].push_back(best[i]);
+        if (best.size() < k) {
+            hits[q] = scan_rows(*v, scorers.rows(), ids_.live_rows(), q, keep);
+            visited += matches;
+        }
+        if (choice) choice->settle(exact_queries.data() + q * dim_, k, hits[q]);
     };
-    parallel_for(queries.rows, kChunk, params.num_threads, [&](std::size_t begin, std::size_t end, int) {
+    walk_plainly(*v, scorers, all, beam, keep, allowed, params.num_threads, take, choice ? &*choice : nullptr);
+    out.visited = queries.rows == 0 ? 0 : visited / queries.rows;
+    if (exact_last) return finish(std::move(hits), std::move(out));
+    return settle_hits(*v, queries, std::move(hits), scorers, params, std::move(out));
+}
+
+std::size_t HNSWIndex::candidates_of_walk(const SearchParams& params, std::size_t k, std::size_t ef, std::size_t matches) const {
+    const std::size_t wanted = codec_ == nullptr   ? std::min(k + 8, ef)
+                               : params.rerank > 0 ? static_cast<std::size_t>(params.rerank)
+                                                   : ef;
+    return std::min(matches, std::max(k, wanted));
+}
+
+void HNSWIndex::walk_plainly(const View& v, Scorers& scorers, std::span<const std::uint32_t> queries, std::size_t beam,
+                             std::size_t keep, const Bitset* allowed, int num_threads, const TakeWalk& take,
+                             const ExactChoice* choice) const {
+    const codec::EdgeScorer* const edges = scorers.edges();
+    const codec::RowScorer* const scorer = edges == nullptr ? &scorers.rows() : nullptr;
+    const std::uint8_t* codes = v.codes.data;
+    const auto score_to = [&](std::size_t q) {
+        return [scorer, codes, q](const std::uint32_t* rows, std::size_t m, float* s) { scorer->score(codes, rows, m, q, s); };
+    };
+    const auto fetch = [&](const std::uint32_t* rows, std::size_t m) { scorer->prefetch(codes, rows, m); };
+    const auto fetch_vector = [choice](std::uint32_t row) {
+        if (choice != nullptr) choice->fetch(row);
+    };
+    parallel_for(queries.size(), kChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         Scratches scratch(*this, end - begin);
-        std::uint64_t scored = 0;
-        const auto ended = [&](std::size_t q) {
-            WalkScratch& s = *scratch[q - begin];
-            if (!scans) scored += s.visited.count();
-            const Beam* best = allowed == nullptr ? &s.beam : &s.found;
-            if (scans || best->size() < k) {
-                s.found.reset(keep);
-                scan_allowed(scorers.rows(), codes, n, allowed, q, s.found);
-                scored += matches;
-                best = &s.found;
-            }
-            for (std::size_t i = 0; i < std::min(keep, best->size()); ++i) hits[q].push_back((*best)[i]);
-            if (choice) choice->settle(exact_queries.data() + q * dim_, k, hits[q]);
-        };
-        // collector(q): what sees the rows that the walk of a query scores.
+        const auto ended = [&](std::size_t i) { take(queries[i], *scratch[i - begin]); };
+        // collector(i): what sees the rows that the walk of a query scores.
         const auto walk_all = [&](auto collector) {
-            if (scorers.edges) {
-                for (std::size_t q = begin; q < end; ++q) {
-                    walk_edges(v->edges, *scorers.edges, q, beam, *scratch[q - begin], collector(q), fetch_vector);
-                    ended(q);
+            if (edges != nullptr) {
+                for (std::size_t i = begin; i < end; ++i) {
+                    walk_edges(v.edges, *edges, queries[i], beam, *scratch[i - begin], collector(i), fetch_vector);
+                    ended(i);
                 }
                 return;
             }
-            walk_together(begin, end, [&](std::size_t q) {
-                return Walk(RowHop(v->graph, score_to(q), fetch, kWalkSeeds), v->graph.n, beam, *scratch[q - begin],
-                            collector(q));
+            walk_together(begin, end, [&](std::size_t i) {
+                return Walk(RowHop(v.graph, score_to(queries[i]), fetch, kWalkSeeds), v.graph.n, beam, *scratch[i - begin],
+                            collector(i));
             }, ended);
         };
-        if (scans) {
-            for (std::size_t q = begin; q < end; ++q) ended(q);
-        } else if (allowed == nullptr) {
+        if (allowed == nullptr) {
             walk_all([](std::size_t) { return CollectNone(); });
         } else {
-            walk_all([&](std::size_t q) {
-                Beam& found = scratch[q - begin]->found;
+            walk_all([&](std::size_t i) {
+                Beam& found = scratch[i - begin]->found;
                 found.reset(keep);
                 return [&found, allowed](float s, std::uint32_t r) {
                     if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
                 };
             });
         }
-        visited += scored;
     });
-    out.visited = queries.rows == 0 ? 0 : visited / queries.rows;
-    if (!exact_last) {
-        hits = settle(std::move(hits), k, tie_order(), params.num_threads,
+}
+
+std::vector<ScoredRow> HNSWIndex::scan_rows(const View& v, const codec::RowScorer& scorer, std::span<const std::uint32_t> rows,
+                                            std::size_t query, std::size_t keep) const {
+    constexpr std::size_t kBatch = 64, kAhead = 16;
+    float scores[kBatch];
+    Beam found;
+    found.reset(keep);
+    for (std::size_t begin = 0; begin < rows.size(); begin += kBatch) {
+        const std::size_t m = std::min(kBatch, rows.size() - begin);
+        const std::size_t next = std::min(rows.size(), begin + m + kBatch);
+        for (std::size_t b = begin + m; b < next; b += kAhead) {
+            scorer.prefetch(v.codes.data, rows.data() + b, std::min(kAhead, next - b));
+        }
+        scorer.score(v.codes.data, rows.data() + begin, m, query, scores);
+        for (std::size_t i = 0; i < m; ++i) found.push(scores[i], rows[begin + i]);
+    }
+    std::vector<ScoredRow> out;
+    for (std::size_t i = 0; i < found.size(); ++i) out.push_back(found[i]);
+    return out;
+}
+
+SearchResult HNSWIndex::settle_hits(const View& v, ConstMatrix queries, RowLists hits, Scorers& scorers, const SearchParams& params,
+                                    SearchResult out) const {
+    if (scorers.last == nullptr) {
+        hits = settle_exactly(queries, std::move(hits), params.k, params.num_threads);
+    } else {
+        hits = settle(std::move(hits), params.k, tie_order(), params.num_threads,
                       [&](std::size_t q, std::span<const std::uint32_t> rows, float* s) {
-                          last->score(codes, rows.data(), rows.size(), q, s);
+                          scorers.last->score(v.codes.data, rows.data(), rows.size(), q, s);
                       });
         out.counts_bits = params.scoring == Scoring::symmetric && codec_->counts_bits();
     }

@@ -2,13 +2,16 @@
 // What every index is asked and what it answers.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "filter/expr.hpp"
+#include "index/plan.hpp"
 #include "store/id_map.hpp"
 
 namespace residua::index {
@@ -51,6 +54,20 @@ struct SearchParams {
     std::size_t ef = 0;                 // rows that a walk over a graph keeps; 0: the index chooses
     std::size_t nprobe = 0;             // lists to read per query; 0: automatic
     std::vector<FunnelStage> funnel;    // coarse to fine; empty: all dims at once
+    Plan plan = Plan::automatic;        // of those that the index has
+    std::span<const Filter> filters;    // a graph index: in place of `filter`, query i takes filters[filter_of[i]]
+    std::span<const std::uint32_t> filter_of;
+};
+
+// How one query was answered.
+struct QueryNote {
+    Plan plan = Plan::scan;
+    bool fallback = false;       // another plan was tried first
+    std::uint64_t matches = 0;
+    std::uint64_t visited = 0;
+    std::uint64_t reranked = 0;
+    float local_rate = -1.0f;    // share of the rows near the query that match; below 0: nobody asked
+    std::array<float, 3> costs{};  // estimated: scan, graph, filtered graph; ns, below 0: not estimated
 };
 
 // Best first; larger scores are better (l2: minus the squared distance).
@@ -65,6 +82,7 @@ struct SearchResult {
     std::uint64_t reranked = 0;                // candidates per query
     std::uint64_t nprobe = 0;                  // lists read per query, where there are lists
     std::vector<std::uint64_t> stages;         // rows per query that each stage of a funnel scored, the last included
+    std::vector<QueryNote> notes;              // per query, of a graph index with a filter
     bool counts_bits = false;                  // scores are dim - 2 hamming, whatever the metric
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the searches of all indexes share: filters, exact scores, ids of the results.
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 
 #include "codec/normalize.hpp"
@@ -51,6 +52,29 @@ void TableIndex::set_live_rows(std::size_t given, Allows allows, Bitset& out) co
     }
 }
 
+namespace {
+
+// A bit per byte that is not zero.
+void pack_mask(std::span<const std::uint8_t> mask, Bitset& out) {
+    const auto words = out.words();
+    std::size_t i = 0;
+    for (; i + 8 <= mask.size(); i += 8) {
+        std::uint64_t bytes;
+        std::memcpy(&bytes, mask.data() + i, sizeof bytes);
+        // The lowest bit of every byte says whether it has any; products bring the eight of them together.
+        bytes |= bytes >> 4;
+        bytes |= bytes >> 2;
+        bytes |= bytes >> 1;
+        const std::uint64_t bits = (bytes & 0x0101010101010101u) * 0x0102040810204080u >> 56;
+        words[i / 64] |= bits << (i % 64);
+    }
+    for (; i < mask.size(); ++i) {
+        if (mask[i] != 0) out.set(i);
+    }
+}
+
+}  // namespace
+
 std::shared_ptr<const Bitset> TableIndex::allowed_rows(const Filter* filter) const {
     const bool filtered = filter != nullptr && !std::holds_alternative<std::monostate>(*filter);
     if (!filtered && ids_.size() == ids_.rows()) return nullptr;
@@ -63,7 +87,9 @@ std::shared_ptr<const Bitset> TableIndex::allowed_rows(const Filter* filter) con
         for (std::uint32_t r : ids_.live_rows()) out->set(r);
     } else if (const auto* ids = std::get_if<IdList>(filter)) {
         for (std::uint32_t r : rows_of(*ids, true)) out->set(r);
-    } else if (const auto* mask = std::get_if<std::vector<std::uint8_t>>(filter)) {
+    } else if (const auto* mask = std::get_if<std::vector<std::uint8_t>>(filter); mask && mask->size() == ids_.rows() && ids_.size() == ids_.rows()) {
+        pack_mask(*mask, *out);
+    } else if (mask != nullptr) {
         set_live_rows(mask->size(), [&](std::size_t i) { return (*mask)[i] != 0; }, *out);
     } else {
         const auto bits = std::get<RowBits>(*filter);

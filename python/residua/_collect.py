@@ -19,6 +19,9 @@ Rows = slice | IntArray  # which queries of the batch
 _PER_FILTER = ("matches", "visited", "reranked", "stages")  # statistics that depend on the filter
 
 
+_COSTS = ("scan", "graph", "filtered_graph")  # plans whose costs a graph index estimates
+
+
 def takes_texts(native: _core.Index, filter: Any) -> bool:
     """Whether a list of str would hold filters rather than ids."""
     return isinstance(filter, (list, tuple)) and native.id_kind != "str" and bool(native.fields)
@@ -31,14 +34,25 @@ def collect_hits(
     metric: str,
     *,
     texts: bool = False,
+    together: bool = False,
 ) -> Hits:
-    """Search a batch of shape (queries, k, whether it was a single query) for the k best."""
+    """Search a batch of shape (queries, k, whether it was a single query) for the k best.
+
+    With ``together``, ``search`` takes a pair of filters and which of them each query has.
+    """
     n, k, single = shape
     parts = split_filters(filter, n, single, texts=texts)
     if parts is None:
         ids, scores, counts, stats = search(slice(None), as_filter(filter))
         return make_hits(ids, scores, counts, k, metric, single, stats)
     groups = group_filters(parts)
+    if together and n:
+        filter_of = np.empty(n, np.uint32)
+        for i, (_, rows) in enumerate(groups):
+            filter_of[rows] = i
+        ids, scores, counts, stats = search(slice(None), ([allowed for allowed, _ in groups], filter_of))
+        stats.update({key: stats["notes"][key].tolist() for key in ("matches", "visited", "reranked")})
+        return make_hits(ids, scores, counts, k, metric, single, stats)
     order = np.argsort(np.concatenate([rows for _, rows in groups]), kind="stable")
     found = [search(np.array(rows), allowed) for allowed, rows in groups]
     hits = [make_hits(*arrays[:3], k, metric, False, arrays[3]) for arrays in found]
@@ -56,10 +70,23 @@ def collect_hits(
     )
 
 
-def add_details(hits: Hits, native: _core.Index) -> Hits:
+def add_details(hits: Hits, native: _core.Index, explain: bool) -> Hits:
     """Add what ``explain=True`` asks for."""
+    notes = hits.stats.pop("notes", None)
+    if not explain:
+        return hits
     hits.stats["rows"] = len(native)
     hits.stats["code_bytes"] = 0 if native.codec is None else native.codec.code_bytes
+    matches = hits.stats["matches"]
+    total = max(1, len(native))
+    hits.stats["share"] = [m / total for m in matches] if isinstance(matches, list) else matches / total
+    if notes is not None:
+        hits.stats["plans"] = notes["plans"]
+        hits.stats["visits"] = notes["visited"]
+        hits.stats["fallback"] = notes["fallback"]
+        hits.stats["local_rate"] = np.where(notes["local_rate"] < 0, np.nan, notes["local_rate"])
+        costs = np.where(notes["costs"] < 0, np.nan, notes["costs"])
+        hits.stats["costs"] = {name: costs[:, i] for i, name in enumerate(_COSTS)}
     return hits
 
 

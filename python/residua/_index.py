@@ -239,8 +239,9 @@ class Index(CodeRows, Settings):
             filter,
             self._score_metric(name, candidates),
             texts=takes_texts(self._native, filter),
+            together=self._takes_filters(),
         )
-        return add_details(hits, self._native) if details else hits
+        return add_details(hits, self._native, details)
 
     def _search_codes(
         self,
@@ -276,8 +277,13 @@ class Index(CodeRows, Settings):
 
         metric = self._score_metric(scoring_name, candidates)
         texts = takes_texts(self._native, filter)
-        hits = collect_hits(search, (len(c), k, single), filter, metric, texts=texts)
-        return add_details(hits, self._native) if details else hits
+        together = self._takes_filters()
+        hits = collect_hits(search, (len(c), k, single), filter, metric, texts=texts, together=together)
+        return add_details(hits, self._native, details)
+
+    def _takes_filters(self) -> bool:
+        """Whether native code takes a filter per query."""
+        return False
 
     def _score_metric(self, scoring: str, candidates: int) -> str:
         """Return the metric that orders the scores: larger is better where bits are counted."""

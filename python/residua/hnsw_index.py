@@ -25,6 +25,9 @@ _AUTO = "auto "  # recipe of a codec that nobody asked for
 _AUTO_BITS = 2.0
 _TURBO_BITS = 256  # of a code, where half a bit per dim is not more
 _CODEC_ROWS = 50_000
+_PLANS = ("auto", "scan", "graph", "filtered_graph")
+
+Plan = Literal["auto", "scan", "graph", "filtered_graph"]
 
 
 class HNSWIndex(Index):
@@ -157,6 +160,26 @@ class HNSWIndex(Index):
             f"walk over the graph by {self._native.codec.code_bytes}-byte codes{beside}{rerank}"
         )
 
+    @property
+    def costs(self) -> dict[str, float]:
+        """Nanoseconds per unit of work, by which plans are chosen: as calibrated, else by the sizes of codes."""
+        return self._native.costs
+
+    def calibrate(self) -> dict[str, float]:
+        """Measure on this machine what the units of work behind a plan take, and keep it with the index.
+
+        Takes about a second, on one thread; ``save`` keeps the result. Searches never measure.
+
+        Returns
+        -------
+        :attr:`costs`.
+
+        Raises
+        ------
+        InvalidValueError: fewer than 1,000 rows, or no codec yet.
+        """
+        return self._native.calibrate()
+
     def _axes(self, k: int) -> list[tuple[str, Sequence[int]]]:
         return [] if self._native.awaits_codec else [("ef", ladder(k, max(k, min(len(self), 64 * k))))]
 
@@ -188,7 +211,7 @@ class HNSWIndex(Index):
         scoring: Scoring | None = None,
         rerank: int | bool | None = None,
         ef: int | None = None,
-        plan: Literal["auto", "graph"] = "auto",
+        plan: Plan = "auto",
         num_threads: int | None = None,
         explain: bool = False,
     ) -> Hits:
@@ -201,8 +224,7 @@ class HNSWIndex(Index):
         k
             How many, 1 … 2**31 - 1.
         filter
-            None, a boolean mask over the live rows in insertion order (``len(index)`` values), an array
-            of allowed ids, or a list with one of these per query. Where few rows pass, they are scanned.
+            As for :meth:`FlatIndex.search`.
         scoring
             None or ``"asymmetric"`` (float query against codes), or ``"symmetric"`` (the query is encoded
             too, as ``codec.encode(q, refine="scale")`` does).
@@ -211,13 +233,17 @@ class HNSWIndex(Index):
             code scores only; an integer says how many, True as None. Without a codec all scores are exact.
         ef
             How many of the best rows a walk keeps, at least 1; less than k acts as k. More finds more of the
-            true neighbours and takes longer. None is 64.
+            true neighbours and takes longer. None is 64, and 96 with a filter.
         plan
-            ``"auto"`` or ``"graph"``: the index scans the rows that pass a filter where that costs less.
+            How rows that pass a filter are found: ``"auto"`` estimates what each way costs and takes the
+            cheapest, per query; ``"scan"`` scores all of them, ``"graph"`` walks over all rows, with a wider
+            beam where few pass, ``"filtered_graph"`` looks past rows that do not (docs/filters.md). A walk
+            that finds too little ends in a scan. Without a filter, all but ``"scan"`` walk.
         num_threads
             At least 1; None uses the CPUs that the process may use. Results do not depend on it.
         explain
-            Add details to ``hits.stats``.
+            Add to ``hits.stats`` what was chosen and why: per query ``plans``, ``visits``, ``local_rate``,
+            ``fallback`` and ``costs``, and the ``share`` of rows that match.
 
         Returns
         -------
@@ -227,8 +253,8 @@ class HNSWIndex(Index):
         ------
         ShapeError, DtypeError, NonFiniteError, InvalidValueError, InvalidTypeError
         """
-        as_choice(plan, "plan", ("auto", "graph"))
-        return self._search(q, k, filter, scoring, rerank, num_threads, explain, ef=self._as_ef(ef, k))
+        options = {"ef": self._as_ef(ef, k), "plan": as_choice(plan, "plan", _PLANS)}
+        return self._search(q, k, filter, scoring, rerank, num_threads, explain, **options)
 
     def search_codes(
         self,
@@ -239,7 +265,7 @@ class HNSWIndex(Index):
         scoring: Scoring | None = None,
         rerank: int | bool | None = None,
         ef: int | None = None,
-        plan: Literal["auto", "graph"] = "auto",
+        plan: Plan = "auto",
         num_threads: int | None = None,
         explain: bool = False,
     ) -> Hits:
@@ -266,10 +292,11 @@ class HNSWIndex(Index):
         -------
         Hits, best first, ties by smaller id.
         """
-        as_choice(plan, "plan", ("auto", "graph"))
-        return self._search_codes(
-            codes, k, filter, scoring, rerank, num_threads, explain, ef=self._as_ef(ef, k)
-        )
+        options = {"ef": self._as_ef(ef, k), "plan": as_choice(plan, "plan", _PLANS)}
+        return self._search_codes(codes, k, filter, scoring, rerank, num_threads, explain, **options)
+
+    def _takes_filters(self) -> bool:
+        return not self._native.awaits_codec
 
     def _as_ef(self, ef: Any, k: Any) -> int:
         ef = self._default("ef", ef, k)

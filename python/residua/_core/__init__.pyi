@@ -19,7 +19,8 @@ __version__: Final[str]
 compiler: Final[str]
 
 _Ids: TypeAlias = AnyArray | list[str]
-_Filter: TypeAlias = _Ids | columns.Expr | None
+_OneFilter: TypeAlias = _Ids | columns.Expr | None
+_Filter: TypeAlias = _OneFilter | tuple[list[_OneFilter], npt.NDArray[np.uint32]]  # which of them each query takes
 # ids, scores, counts, stats
 _Found: TypeAlias = tuple[AnyArray, FloatArray, IntArray, dict[str, Any]]
 
@@ -218,6 +219,7 @@ class Index(metaclass=_NativeType):
         funnel: list[tuple[int, int]] = [],
         nprobe: int = 0,
         ef: int = 0,
+        plan: str = "auto",
     ) -> _Found: ...
     def search_codes(
         self,
@@ -228,9 +230,10 @@ class Index(metaclass=_NativeType):
         num_threads: int,
         nprobe: int = 0,
         ef: int = 0,
+        plan: str = "auto",
     ) -> _Found: ...
     def range_search(
-        self, queries: FloatArray, threshold: float, filter: _Filter, num_threads: int
+        self, queries: FloatArray, threshold: float, filter: _OneFilter, num_threads: int
     ) -> tuple[IntArray, AnyArray, FloatArray]: ...
     def remove(self, ids: _Ids, ignore_missing: bool) -> int: ...
     def add_codes(
@@ -274,6 +277,10 @@ class HNSWIndex(Index):
     def ef_construction(self) -> int: ...
     @property
     def turbo(self) -> bool: ...
+    # Nanoseconds per unit of work.
+    @property
+    def costs(self) -> dict[str, float]: ...
+    def calibrate(self) -> dict[str, float]: ...
     # Edges, entries, live rows that no walk can meet, edges to removed rows.
     def shape(self) -> dict[str, int]: ...
 
