@@ -285,6 +285,25 @@ TEST_CASE("metric names round-trip; an unknown one says what works") {
     CHECK_THROWS_WITH_AS(parse_metric("dot"), "metric must be 'cosine', 'ip' or 'l2', got 'dot'", Error);
 }
 
+TEST_CASE("aligned storage that a thread gave back comes again, and goes with the thread") {
+    constexpr std::size_t kBytes = 1536;
+    void* const first = acquire_lines(kBytes);
+    void* const second = acquire_lines(kBytes);
+    CHECK(first != second);
+    CHECK(reinterpret_cast<std::uintptr_t>(first) % kCacheLine == 0);
+    release_lines(first, kBytes);
+    release_lines(second, kBytes);
+    void* const again = acquire_lines(kBytes);
+    CHECK(again == second);
+    std::thread([again] { release_lines(again, kBytes); }).join();
+    // More sizes than are kept: pieces of the oldest go back to the system.
+    for (std::size_t n = 1; n <= 40; ++n) release_lines(acquire_lines(64 * n), 64 * n);
+    for (std::size_t n = 1; n <= 40; ++n) {
+        AlignedVector<std::uint8_t> bytes(64 * n, std::uint8_t{7});
+        CHECK(reinterpret_cast<std::uintptr_t>(bytes.data()) % kCacheLine == 0);
+    }
+}
+
 TEST_CASE("matrix views and aligned storage") {
     AlignedVector<float> values(12);
     CHECK(reinterpret_cast<std::uintptr_t>(values.data()) % kCacheLine == 0);

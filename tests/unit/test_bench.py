@@ -6,6 +6,8 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,25 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # bench is a part of the repository, not of the wheel
 
 from bench import cases, datasets, prepare, report, stats  # noqa: E402
+from bench.__main__ import main  # noqa: E402
 from bench.measures.quality import gain_lines  # noqa: E402
 from bench.measures.session import Outcome  # noqa: E402
 from bench.runners.faiss_cpu import family_of  # noqa: E402
 
 # --- statistics -----------------------------------------------------------------------------------
+
+
+def test_cpu_time_is_for_one_thread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(
+        'title = "t"\nkind = "recall"\nthreads = 2\n[[ours]]\ncodec = "float"\n', encoding="utf-8"
+    )
+    assert main(["run", str(path), "--cpu-time"]) == 1
+    assert "threads = 2" in capsys.readouterr().err
+    case = replace(cases.load_case(path), cpu_time=True)
+    assert case.clock is time.process_time
+    assert case.settings()["clock"] == "cpu"
+    assert cases.load_case(path).clock is time.perf_counter
 
 
 def test_spread_keeps_the_median_and_both_ends() -> None:
