@@ -17,6 +17,7 @@
 #include "index/hnsw_index.hpp"
 #include "index/index.hpp"
 #include "multivector/fd_encoder.hpp"
+#include "multivector/token_store.hpp"
 
 namespace residua::bindings {
 namespace {
@@ -456,6 +457,7 @@ void register_index(py::module_& m) {
             std::shared_ptr<index::Index> index;
             std::shared_ptr<index::EmbeddingTable> table;
             std::shared_ptr<multivector::FdEncoder> encoder;
+            std::shared_ptr<multivector::TokenStore> tokens;
             std::shared_ptr<const codec::Codec> codec;
             bool metric_is_free = false;
             {
@@ -467,6 +469,8 @@ void register_index(py::module_& m) {
                     table = index::EmbeddingTable::load(in);
                 } else if (in.kind() == multivector::FdEncoder::kKind) {
                     encoder = multivector::FdEncoder::load(in);
+                } else if (in.kind() == multivector::TokenStore::kKind) {
+                    tokens = multivector::TokenStore::load(in);
                 } else {
                     codec = codec::read_codec(in);
                     metric_is_free = in.has_key("metric_is_free") && in.get_int("metric_is_free", 0, 1) == 1;
@@ -476,6 +480,7 @@ void register_index(py::module_& m) {
             const py::object loaded = index     ? py::cast(index)
                                       : table   ? py::cast(table)
                                       : encoder ? py::cast(encoder)
+                                      : tokens  ? py::cast(tokens)
                                                 : py::cast(codec);
             return py::make_tuple(loaded, metric_is_free);
         },

@@ -192,15 +192,16 @@ void register_token_store(py::module_& m) {
         .def(
             "decode",
             [](const TokenStore& s, std::size_t document) {
-                const std::int64_t n = s.offsets().at(document + 1) - s.offsets()[document];
-                py::array_t<float> out({static_cast<std::size_t>(n), s.codec()->dim()});
-                s.decode(document, out.mutable_data());
-                return out;
+                std::vector<float> x = s.decode(document);
+                const auto dim = static_cast<py::ssize_t>(s.codec()->dim());
+                const py::ssize_t n = static_cast<py::ssize_t>(x.size()) / dim;
+                return to_numpy(std::move(x), {n, dim});
             },
             py::arg("document"))
         .def("maxsim", &store_maxsim, py::arg("q"), py::arg("q_offsets"), py::arg("numbers"), py::arg("num_threads"))
         .def("best_tokens", &store_best_tokens, py::arg("q"), py::arg("numbers"), py::arg("num_threads"))
-        .def("memory", &TokenStore::memory);
+        .def("memory", &TokenStore::memory)
+        .def("save", &TokenStore::save, py::arg("path"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

@@ -37,8 +37,6 @@ struct TokenKernels {
     float (*best_rows)(const float* rows, std::size_t stride, std::size_t n, const float* panels,
                        std::size_t n_panels, std::size_t d, float number, float* best, float* at);
 
-    std::size_t tile;  // query tokens that share one pass over a block
-
     // One block, any number of query tokens. best[i * kByteRows + r] becomes the larger of itself and the score of
     // token r, which must not be NaN; where the score is larger, at[i * kByteRows + r] = number, unless at is null.
     void (*best)(const std::uint8_t* cells, std::size_t n_cells, const float* scale, const float* add,

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <mutex>
+#include <shared_mutex>
 #include <utility>
 
 #include "core/error.hpp"
@@ -60,19 +62,22 @@ TokenStore::TokenStore(std::shared_ptr<const codec::Codec> c)
     }
 }
 
+std::size_t TokenStore::size() const {
+    const std::shared_lock lock(mutex_);
+    return offsets_.size() - 1;
+}
+
+std::size_t TokenStore::tokens() const {
+    const std::shared_lock lock(mutex_);
+    return static_cast<std::size_t>(offsets_.back());
+}
+
 void TokenStore::add(const TokenSets& documents, int num_threads) {
     const std::size_t bytes = codec_->code_bytes(), block_bytes = codec_->block_bytes();
-    const std::size_t size_before = size();
-    std::size_t block = first_block_.back();
-    std::vector<std::int64_t> offsets = offsets_;
-    std::vector<std::size_t> first_block = first_block_;
-    for (std::size_t i = 0; i < documents.n; ++i) {
-        offsets.push_back(offsets_.back() + documents.offsets[i + 1]);
-        block += blocks_of(documents.count(i));
-        first_block.push_back(block);
-    }
-    AlignedVector<std::uint8_t> blocks = blocks_;
-    blocks.resize(block * block_bytes);
+    std::size_t n_blocks = 0;
+    for (std::size_t i = 0; i < documents.n; ++i) n_blocks += blocks_of(documents.count(i));
+    AlignedVector<std::uint8_t> blocks(n_blocks * block_bytes);
+    std::uint8_t* out = blocks.data();
     std::vector<std::uint8_t> codes;
     for (std::size_t i = 0; i < documents.n;) {
         std::size_t last = i + 1;  // at least one document, however long
@@ -82,26 +87,36 @@ void TokenStore::add(const TokenSets& documents, int num_threads) {
         codec_->encode({static_cast<const float*>(documents.data) + begin * documents.dim, n, documents.dim},
                        codes.data(), num_threads, codec::Effort::rounded);
         for (; i < last; ++i) {
-            std::uint8_t* out = blocks.data() + first_block[size_before + i] * block_bytes;
             for (std::size_t t = 0; t < documents.count(i); t += kBlockRows, out += block_bytes) {
                 codec_->pack_block(codes.data() + (documents.begin(i) - begin + t) * bytes,
                                    std::min(kBlockRows, documents.count(i) - t), out);
             }
         }
     }
-    offsets_.swap(offsets);
-    first_block_.swap(first_block);
-    blocks_.swap(blocks);
+    const std::lock_guard lock(mutex_);
+    // All memory first: what follows cannot fail.
+    AlignedVector<std::uint8_t>& kept = blocks_.edit(blocks_.size() + blocks.size());
+    offsets_.reserve(offsets_.size() + documents.n);
+    first_block_.reserve(first_block_.size() + documents.n);
+    kept.insert(kept.end(), blocks.begin(), blocks.end());
+    for (std::size_t i = 0; i < documents.n; ++i) {
+        offsets_.push_back(offsets_.back() + static_cast<std::int64_t>(documents.count(i)));
+        first_block_.push_back(first_block_.back() + blocks_of(documents.count(i)));
+    }
 }
 
-void TokenStore::decode(std::size_t document, float* out) const {
+std::vector<float> TokenStore::decode(std::size_t document) const {
+    const std::shared_lock lock(mutex_);
+    if (document + 1 >= offsets_.size()) throw Error(ErrorKind::out_of_range, "no such document");
     const auto count = static_cast<std::size_t>(offsets_[document + 1] - offsets_[document]);
     std::vector<std::uint8_t> codes(count * codec_->code_bytes());
     for (std::size_t t = 0; t < count; ++t) {
         codec_->unpack_row(blocks_.data() + (first_block_[document] + t / kBlockRows) * codec_->block_bytes(),
                            t % kBlockRows, codes.data() + t * codec_->code_bytes());
     }
-    codec_->decode(codes.data(), count, out, 1);
+    std::vector<float> out(count * codec_->dim());
+    codec_->decode(codes.data(), count, out.data(), 1);
+    return out;
 }
 
 TokenStore::Queries TokenStore::prepare(const TokenSets& queries, int num_threads) const {
@@ -163,6 +178,7 @@ void TokenStore::scan(const Queries& q, std::size_t document, bool where, Scratc
 void TokenStore::maxsim(const TokenSets& queries, const DocumentChoice& chosen, float* out, int num_threads) const {
     const int threads = std::max(1, num_threads);
     const Queries q = prepare(queries, threads);
+    const std::shared_lock lock(mutex_);
     std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
     parallel_for(chosen.count, kDocumentGrain, threads, [&](std::size_t begin, std::size_t end, int worker) {
         Scratch& s = scratch[static_cast<std::size_t>(worker)];
@@ -183,6 +199,7 @@ void TokenStore::best_tokens(const TokenSets& query, const DocumentChoice& chose
                              std::int64_t* tokens, int num_threads) const {
     const int threads = std::max(1, num_threads);
     const Queries q = prepare(query, threads);
+    const std::shared_lock lock(mutex_);
     std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
     parallel_for(chosen.count, kDocumentGrain, threads, [&](std::size_t begin, std::size_t end, int worker) {
         Scratch& s = scratch[static_cast<std::size_t>(worker)];
@@ -198,9 +215,45 @@ void TokenStore::best_tokens(const TokenSets& query, const DocumentChoice& chose
 }
 
 std::map<std::string, std::size_t> TokenStore::memory() const {
-    return {{"codes", blocks_.size()},
-            {"offsets", offsets_.size() * sizeof(std::int64_t) + first_block_.size() * sizeof(std::size_t)},
+    const std::shared_lock lock(mutex_);
+    return {{"codes", blocks_.memory_bytes()},
+            {"offsets", offsets_.capacity() * sizeof(std::int64_t) + first_block_.capacity() * sizeof(std::size_t)},
             {"codec", codec_->memory_bytes()}};
+}
+
+void TokenStore::save(const std::string& path) const {
+    const std::shared_lock lock(mutex_);
+    store::Writer w(kKind);
+    store::Writer c(codec_->kind());
+    codec_->write(c);
+    w.nest("codec", c);
+    w.put("offsets", std::span<const std::int64_t>(offsets_));
+    w.put("blocks", blocks_.span());
+    w.write_file(path);
+}
+
+std::shared_ptr<TokenStore> TokenStore::load(const store::Reader& in) {
+    std::shared_ptr<const codec::Codec> codec = codec::read_codec(in.nested("codec"));
+    std::shared_ptr<TokenStore> out;
+    try {
+        out = std::make_shared<TokenStore>(std::move(codec));
+    } catch (const Error& e) {
+        in.fail("codec", e.what());
+    }
+    const auto offsets = in.array<std::int64_t>("offsets");
+    in.verify("offsets");
+    if (offsets.empty() || offsets[0] != 0) in.fail("offsets", "does not begin with 0");
+    for (std::size_t i = 1; i < offsets.size(); ++i) {
+        // Bounded so that the number of bytes below cannot overflow.
+        if (offsets[i] < offsets[i - 1] || offsets[i] > std::int64_t{1} << 40) in.fail("offsets", "does not ascend");
+        const auto count = static_cast<std::size_t>(offsets[i] - offsets[i - 1]);
+        out->first_block_.push_back(out->first_block_.back() + blocks_of(count));
+    }
+    out->offsets_.assign(offsets.begin(), offsets.end());
+    const auto blocks =
+        in.array<std::uint8_t>("blocks", out->first_block_.back() * out->codec_->block_bytes());
+    out->blocks_ = store::SharedArray<std::uint8_t>(blocks, in.keep_alive("blocks"));
+    return out;
 }
 
 }  // namespace residua::multivector

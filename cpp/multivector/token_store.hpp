@@ -11,26 +11,30 @@
 
 #include "codec/recurrent_codec.hpp"
 #include "core/aligned.hpp"
+#include "core/fair_mutex.hpp"
 #include "multivector/maxsim.hpp"
 #include "multivector/tokens.hpp"
+#include "store/container.hpp"
+#include "store/shared_array.hpp"
 
 namespace residua::multivector {
 
-// Reads by any number of threads; not while add() runs.
+// Any number of threads may read; they wait only for the last step of add().
 class TokenStore {
 public:
+    static constexpr const char* kKind = "token_store";
+
     // A recurrent codec, metric ip; throws ErrorKind::value.
     explicit TokenStore(std::shared_ptr<const codec::Codec> codec);
 
     const std::shared_ptr<const codec::Codec>& codec() const { return codec_; }
-    std::size_t size() const { return offsets_.size() - 1; }
-    std::size_t tokens() const { return static_cast<std::size_t>(offsets_.back()); }
-    const std::vector<std::int64_t>& offsets() const { return offsets_; }
+    std::size_t size() const;
+    std::size_t tokens() const;
 
     // Appends documents of float32 tokens.
     void add(const TokenSets& documents, int num_threads);
-    // The tokens of one document as float32, count x dim.
-    void decode(std::size_t document, float* out) const;
+    // The tokens of one document as float32, row by row.
+    std::vector<float> decode(std::size_t document) const;
 
     // As the functions of maxsim.hpp, with the codec's estimates of inner products; a query token is rounded to
     // int8 weights. Instruction sets agree bit for bit on the estimates of one set of weights.
@@ -39,6 +43,8 @@ public:
                      int num_threads) const;
 
     std::map<std::string, std::size_t> memory() const;
+    void save(const std::string& path) const;
+    static std::shared_ptr<TokenStore> load(const store::Reader& in);
 
 private:
     struct Queries;
@@ -50,7 +56,8 @@ private:
     const codec::RecurrentCodec* recurrent_;
     std::vector<std::int64_t> offsets_{0};     // of tokens
     std::vector<std::size_t> first_block_{0};  // a document starts a block
-    AlignedVector<std::uint8_t> blocks_;
+    store::SharedArray<std::uint8_t> blocks_;
+    mutable FairMutex mutex_;  // of the three above
 };
 
 }  // namespace residua::multivector

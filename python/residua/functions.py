@@ -31,6 +31,7 @@ from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
 from residua.results import Hits, make_hits
+from residua.token_store import TokenStore
 
 __all__ = ["exact_search", "hamming", "load", "recall", "show_config"]
 
@@ -156,8 +157,8 @@ def hamming(a: ArrayLike, b: ArrayLike, *, num_threads: int | None = None) -> np
 
 def load(
     path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "quick"
-) -> Index | EmbeddingTable | FDEncoder | Codec:
-    """Load an index, a table, an encoder or a codec from a file.
+) -> Index | EmbeddingTable | FDEncoder | TokenStore | Codec:
+    """Load an index, a table, an encoder, a token store or a codec from a file.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def load(
 
     Returns
     -------
-    The index, table, encoder or codec.
+    The index, table, encoder, token store or codec.
 
     Raises
     ------
@@ -188,6 +189,8 @@ def load(
         return EmbeddingTable._from_native(native)
     if isinstance(native, _core.FDEncoder):
         return FDEncoder._from_native(native)
+    if isinstance(native, _core.TokenStore):
+        return TokenStore._from_native(native)
     if isinstance(native, _core.Codec):
         return wrap(native, metric_is_free=metric_is_free)
     return _INDEXES[type(native)]._from_native(native)

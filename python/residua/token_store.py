@@ -11,7 +11,7 @@ from residua import _core
 from residua._codec import Codec
 from residua._tokens import Tokens, as_tokens
 from residua._typing import AnyArray, ArrayLike, FloatArray
-from residua._validate import as_choice, as_int, as_threads
+from residua._validate import as_choice, as_int, as_path, as_threads
 from residua.codecs import RecurrentBinaryCodec, wrap
 from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 
@@ -84,6 +84,13 @@ class TokenStore:
         self._codec = codec
         self._native.add(flat, sets.offsets, threads)
 
+    @classmethod
+    def _from_native(cls, native: _core.TokenStore) -> TokenStore:
+        store = cls.__new__(cls)
+        store._native = native
+        store._codec = wrap(native.codec)
+        return store
+
     @property
     def dim(self) -> int:
         """Dims of the tokens."""
@@ -92,7 +99,7 @@ class TokenStore:
     @property
     def codec(self) -> Codec:
         """The codec of the tokens."""
-        return wrap(self._native.codec)
+        return self._codec
 
     @property
     def n_tokens(self) -> int:
@@ -143,6 +150,21 @@ class TokenStore:
     def memory(self) -> dict[str, int]:
         """Return bytes per part: ``codes`` (whole blocks of 32 tokens), ``offsets`` and ``codec``."""
         return self._native.memory()
+
+    def save(self, path: Any) -> None:
+        """Write the store to ``path``, atomically; read it back with :func:`residua.load`, mapped or not.
+
+        Parameters
+        ----------
+        path
+            str or os.PathLike; folders are not created.
+
+        Raises
+        ------
+        FileError
+            An OSError: the folder is missing, the path is a directory, …
+        """
+        self._native.save(as_path(path))
 
     def __repr__(self) -> str:
         return f"TokenStore({len(self)} documents, {self.n_tokens} tokens, {self._codec!r})"

@@ -273,3 +273,20 @@ def test_an_embedding_table(run: Run, vectors: Matrix) -> None:
         assert refused.exit_code == 1
         assert refused.stderr.count("\n") == 1
         assert "t.rsd: holds an embedding table, expected an index" in refused.stderr
+
+
+def test_files_of_token_sets(run: Run, vectors: Matrix) -> None:
+    encoder = rz.FDEncoder(384, 2, 3, 4)
+    encoder.save("e.rsd")
+    store = rz.TokenStore([vectors[:20], vectors[20:300]], "rb2")
+    store.save("s.rsd")
+    facts = facts_of(run("inspect", "e.rsd", "--json"))
+    assert (facts["kind"], facts["dim"], facts["output_dim"]) == ("fd_encoder", 384, 48)
+    facts = facts_of(run("inspect", "s.rsd", "--json"))
+    assert (facts["kind"], facts["n"], facts["tokens"], facts["dim"]) == ("token_store", 2, 300, 384)
+    np.save("q.npy", vectors[:3])
+    for name, held in (("e.rsd", "an encoder of token sets"), ("s.rsd", "a token store")):
+        assert run("inspect", name).exit_code == 0
+        refused = run("search", name, "q.npy")
+        assert refused.exit_code == 1
+        assert f"{name}: holds {held}, expected an index" in refused.stderr

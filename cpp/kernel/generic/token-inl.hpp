@@ -113,7 +113,7 @@ inline float best_rows_simd(const float* rows, std::size_t stride, std::size_t n
     return f32_sum(check);
 }
 
-constexpr TokenKernels simd_token_kernels() { return {best_rows_simd, kCellTile, best_simd}; }
+constexpr TokenKernels simd_token_kernels() { return {best_rows_simd, best_simd}; }
 
 }  // namespace
 }  // namespace residua::kernel

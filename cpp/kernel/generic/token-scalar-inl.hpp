@@ -58,7 +58,7 @@ inline float best_rows_scalar(const float* rows, std::size_t stride, std::size_t
     return check;
 }
 
-constexpr TokenKernels scalar_token_kernels() { return {best_rows_scalar, kByteTile, best_scalar}; }
+constexpr TokenKernels scalar_token_kernels() { return {best_rows_scalar, best_scalar}; }
 
 }  // namespace
 }  // namespace residua::kernel

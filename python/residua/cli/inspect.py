@@ -100,7 +100,18 @@ def _loaded_facts(loaded: Any) -> dict[str, Any]:
             "bytes_per_vector": loaded.code_bytes,
             "fingerprint": loaded.fingerprint,
         }
+    if isinstance(loaded, rz.FDEncoder):
+        return {"encoder": repr(loaded), "dim": loaded.dim, "output_dim": loaded.output_dim}
     memory = loaded.memory()
+    if isinstance(loaded, rz.TokenStore):
+        return {
+            "store": repr(loaded),
+            "n": len(loaded),
+            "tokens": loaded.n_tokens,
+            "dim": loaded.dim,
+            "codec": repr(loaded.codec),
+            "memory": memory,
+        }
     if isinstance(loaded, rz.EmbeddingTable):
         return {
             "table": repr(loaded),

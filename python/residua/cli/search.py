@@ -120,12 +120,20 @@ def search(
     say(line if out is None else f"{line}: {out}")
 
 
+_NO_INDEX = (
+    (rz.Codec, "a codec"),
+    (rz.EmbeddingTable, "an embedding table"),
+    (rz.FDEncoder, "an encoder of token sets"),
+    (rz.TokenStore, "a token store"),
+)
+
+
 def load_index(path: Path, *, mmap: bool = False) -> Any:
-    """Load an index; a codec or a table is refused."""
+    """Load an index; anything else is refused."""
     loaded = rz.load(path, mmap=mmap)
-    if isinstance(loaded, (rz.Codec, rz.EmbeddingTable)):
-        held = "a codec" if isinstance(loaded, rz.Codec) else "an embedding table"
-        raise UnsupportedError(f"{path}: holds {held}, expected an index (residua build)")
+    for kind, held in _NO_INDEX:
+        if isinstance(loaded, kind):
+            raise UnsupportedError(f"{path}: holds {held}, expected an index (residua build)")
     return loaded
 
 
