@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,26 @@ def _principal_axes(base: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
 
 
+def _queries_to_fit_with(data: BenchData, options: dict[str, Any]) -> npt.NDArray[np.float32] | None:
+    if options.get("fit_queries") and data.train_queries is None:
+        raise UnusableSpecError(f"{data.name} has no train_queries.npy")
+    return data.train_queries if options.get("fit_queries") else None
+
+
+def _learned(rz: Any, data: BenchData, options: dict[str, Any], threads: int, seed: int) -> Any:
+    """Train with PyTorch; where it is absent, that is why the case is skipped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rz.errors.FallbackWarning)
+        return rz.train_recurrent_binary(
+            data.base[: options.get("train_rows")],
+            bits=options.get("bits", 1.0),
+            metric=data.metric,
+            queries=_queries_to_fit_with(data, options),
+            num_threads=threads,
+            seed=seed,
+        )
+
+
 class OursRunner:
     name = "residua"
 
@@ -112,6 +133,8 @@ class OursRunner:
         kind = options["codec"]
         if kind == "float32":
             return None
+        if kind == "learned":
+            return _learned(rz, data, options, threads, seed)
         if kind == "recurrent":
             codec = rz.RecurrentBinaryCodec(data.dim, bits=options.get("bits", 2.0), seed=seed)
         elif kind == "scalar":
@@ -136,15 +159,13 @@ class OursRunner:
             codec = rz.BinaryCodec(data.dim, bits=bits, rotation=options.get("rotation", "none"), seed=seed)
         else:
             raise UnusableSpecError(
-                f"codec {kind!r} is not known; known are float32, float16, scalar, pq, recurrent, residual, "
-                "binary"
+                f"codec {kind!r} is not known; known are float32, float16, scalar, pq, recurrent, learned, "
+                "residual, binary"
             )
         if kind == "float16":
             codec.fit(data.base[:1], metric=data.metric)
         elif not codec.is_trained:
-            if options.get("fit_queries") and data.train_queries is None:
-                raise UnusableSpecError(f"{data.name} has no train_queries.npy")
-            queries = data.train_queries if options.get("fit_queries") else None
+            queries = _queries_to_fit_with(data, options)
             rows = data.base[: options.get("train_rows")]
             codec.fit(rows, queries=queries, metric=data.metric, num_threads=threads)
         return codec
@@ -186,6 +207,8 @@ def _label(spec: Spec) -> str:
     options = spec.options
     if options["codec"] == "recurrent":
         parts = [f"recurrent {options.get('bits', 2.0):g} bit"]
+    elif options["codec"] == "learned":
+        parts = [f"learned {options.get('bits', 1.0):g} bit"]
     elif options["codec"] == "scalar":
         parts = [f"scalar {options.get('bits', 8)} bit"]
     elif options["codec"] == "pq":
