@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "core/dot.hpp"
 #include "core/matrix.hpp"
 #include "core/metric.hpp"
 
@@ -13,8 +14,7 @@ namespace residua::codec {
 
 // 1 / |x|, computed in double; 0 for a zero vector.
 inline float inverse_norm(const float* x, std::size_t dim) {
-    double s = 0;
-    for (std::size_t i = 0; i < dim; ++i) s += static_cast<double>(x[i]) * x[i];
+    const double s = dot_f64(x, x, dim);
     return s > 0 ? static_cast<float>(1.0 / std::sqrt(s)) : 0.0f;
 }
 

@@ -12,6 +12,7 @@
 #include "codec/normalize.hpp"
 #include "codec/plane_query.hpp"
 #include "codec/plane_scan.hpp"
+#include "core/dot.hpp"
 #include "core/error.hpp"
 #include "core/half.hpp"
 #include "core/parallel.hpp"
@@ -28,12 +29,6 @@ constexpr float kMaxScale = 60000.0f;  // below the largest float16
 
 void require(bool ok, const std::string& what) {
     if (!ok) throw Error(ErrorKind::value, "recurrent codec: " + what);
-}
-
-double dot(const float* a, const float* b, std::size_t n) {
-    double s = 0;
-    for (std::size_t i = 0; i < n; ++i) s += static_cast<double>(a[i]) * b[i];
-    return s;
 }
 
 class RecurrentScorer final : public Scorer {
@@ -92,7 +87,7 @@ RecurrentCodec::RecurrentCodec(RecurrentParams params) : p_(std::move(params)) {
     if (p_.metric == Metric::l2) {
         for (std::size_t i = 0; i < p_.dim; ++i) mean_offset_[i] -= p_.center[i];
     } else {
-        mean_dot_ = dot(mean_offset_.data(), p_.center.data(), p_.dim);
+        mean_dot_ = dot_f64(mean_offset_.data(), p_.center.data(), p_.dim);
     }
 }
 
@@ -244,8 +239,8 @@ void RecurrentCodec::encode_row(const float* z, const float* y, Effort effort, s
     }
     // |y|^2 / <y, v> makes the estimate exact along y. A degenerate row (y = 0) has nothing to scale.
     const float f = yv > 0 && yy > 0 ? std::min(static_cast<float>(yy / yv), kMaxScale) : 0.0f;
-    double add = dot(mean_offset_.data(), z, p_.dim);
-    add = p_.metric == Metric::l2 ? 2 * add - dot(z, z, p_.dim) : add + mean_dot_;
+    double add = dot_f64(mean_offset_.data(), z, p_.dim);
+    add = p_.metric == Metric::l2 ? 2 * add - dot_f64(z, z, p_.dim) : add + mean_dot_;
     const float add32 = static_cast<float>(add);
     const std::uint16_t f16 = half_from_float(f);
     std::memcpy(code + layout_.code_bytes(), &add32, 4);
@@ -361,9 +356,9 @@ void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Take take) cons
             for (std::size_t j = 0; j < p_.dim; ++j) zi[j] = q[j] - p_.query_mean[j];
             if (p_.metric == Metric::l2) {
                 for (std::size_t j = 0; j < p_.dim; ++j) q[j] -= p_.center[j];
-                constant[i] = -dot(q.data(), q.data(), p_.dim);
+                constant[i] = -dot_f64(q.data(), q.data(), p_.dim);
             } else {
-                constant[i] = dot(zi, p_.center.data(), p_.dim);
+                constant[i] = dot_f64(zi, p_.center.data(), p_.dim);
             }
         }
         query_map().multiply({z.data(), n, p_.dim}, {w.data(), n, rows()});

@@ -97,7 +97,9 @@ ExactChoice::ExactChoice(const RowSource& source, Metric metric, const TieOrder*
 
 ExactChoice::~ExactChoice() = default;
 
-void ExactChoice::fetch(std::uint32_t row) const { fetch_row(parts_->source, row, prefetch_line_later); }
+void ExactChoice::fetch(std::uint32_t row) const {
+    if (row < parts_->source.n) fetch_row(parts_->source, row, prefetch_line_later);
+}
 
 void ExactChoice::settle(const float* query, std::size_t k, std::vector<ScoredRow>& rows) const {
     settle_list<TopKPool>(parts_->filter, parts_->scorer, query, k, order_, rows);

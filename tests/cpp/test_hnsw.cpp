@@ -6,6 +6,7 @@
 #include <doctest.h>
 #endif
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <random>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "codec/float_codec.hpp"
+#include "index/beam.hpp"
 #include "index/hnsw_index.hpp"
 
 using namespace residua;
@@ -56,6 +58,28 @@ void check_shape(const HNSWIndex& index) {
 }
 
 }  // namespace
+
+TEST_CASE("graph: a beam keeps the best rows, best first, equal ones as they came") {
+    for (const std::size_t capacity : {1u, 7u, 8u, 9u, 40u}) {
+        std::mt19937 rng(static_cast<unsigned>(capacity));
+        Beam beam;
+        beam.reset(capacity);
+        std::vector<ScoredRow> all;
+        for (std::uint32_t row = 0; row < 300; ++row) {
+            const auto score = static_cast<float>(rng() % 50);
+            beam.push(score, row);
+            all.push_back({score, row});
+            std::uint32_t popped;
+            if (row % 7 == 0) beam.pop(popped);  // marks must move with their rows
+        }
+        std::stable_sort(all.begin(), all.end(), [](const ScoredRow& a, const ScoredRow& b) { return a.score > b.score; });
+        REQUIRE(beam.size() == capacity);
+        for (std::size_t i = 0; i < capacity; ++i) {
+            CHECK(beam[i].score == all[i].score);
+            CHECK(beam[i].row == all[i].row);
+        }
+    }
+}
 
 TEST_CASE("graph: every row stays reachable through changes") {
     for (const Walks walks : {Walks::floats, Walks::codes, Walks::records}) {
