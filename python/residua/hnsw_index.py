@@ -228,6 +228,10 @@ class HNSWIndex(Index):
         ShapeError, DtypeError, NonFiniteError, InvalidValueError, InvalidTypeError
         """
         as_choice(plan, "plan", ("auto", "graph"))
+        if filter is None and scoring is None and rerank is None and explain is False:
+            found = self._native.search_one(q, k, ef, num_threads)
+            if found is not None:
+                return Hits(*found)
         return self._search(q, k, filter, scoring, rerank, num_threads, explain, ef=self._as_ef(ef, k))
 
     def search_codes(
