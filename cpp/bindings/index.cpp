@@ -370,7 +370,7 @@ void register_index(py::module_& m) {
         .def("contains", [](const TableIndex& i, const py::object& ids) { return i.contains(to_ids(ids)); },
              py::arg("ids"))
         .def("compact", &TableIndex::compact, py::call_guard<py::gil_scoped_release>())
-        .def("memory", &TableIndex::memory)
+        .def("memory", &TableIndex::memory, py::call_guard<py::gil_scoped_release>())
         .def("save", &TableIndex::save, py::arg("path"), py::call_guard<py::gil_scoped_release>());
 
     py::class_<FlatIndex, TableIndex, std::shared_ptr<FlatIndex>>(m, "FlatIndex")
