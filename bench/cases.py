@@ -72,7 +72,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "faiss": frozenset(
         {"factory", "search_metric", "query_bits", "refine", "refine_type", "train_rows", "ef_construction"}
     ),
-    "graph": frozenset({"library", "M", "degree", "ef_construction", "storage"}),
+    "graph": frozenset({"library", "M", "degree", "ef_construction"}),
     "hnswlib": frozenset({"M", "ef_construction", "ef"}),
     "usearch": frozenset({"dtype", "exact", "M", "ef_construction", "ef"}),
     "rabitqlib": frozenset({"bits", "clusters", "nprobe"}),

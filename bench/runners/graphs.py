@@ -153,23 +153,15 @@ class _Symqg(_Peer):
 
 class _Vamana(_Peer):
     def build(self, base: Any, spec: Spec, threads: int, seed: int) -> str:
-        svs, storage = self._module, spec.options.get("storage", "float32")
+        svs = self._module
         distance = svs.DistanceType.MIP if self._by_product else svs.DistanceType.L2
         parameters = svs.VamanaBuildParameters(
             alpha=0.95 if self._by_product else 1.2,
             graph_max_degree=spec.options.get("degree", 32),
             window_size=spec.options.get("ef_construction", 200),
         )
-        rows: Any = base
-        with tempfile.TemporaryDirectory() as folder:
-            if storage != "float32":
-                primary, residual = (int(bits) for bits in storage.removeprefix("lvq").split("x"))
-                path = str(Path(folder) / "base.fvecs")
-                svs.write_vecs(base, path)
-                plain = svs.VectorDataLoader(path, svs.float32, dims=base.shape[1])
-                rows = svs.LVQLoader(plain, primary=primary, residual=residual)
-            self.index = svs.Vamana.build(parameters, rows, distance, num_threads=threads)
-        return f"Vamana {storage}, degree {spec.options.get('degree', 32)}"
+        self.index = svs.Vamana.build(parameters, base, distance, num_threads=threads)
+        return f"Vamana float32, degree {spec.options.get('degree', 32)}"
 
     def save(self, folder: Path) -> None:
         self.index.save(*(str(folder / part) for part in ("config", "graph", "data")))

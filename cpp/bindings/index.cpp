@@ -241,6 +241,50 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
     return to_python(index, r);
 }
 
+// A whole number in the range, as Python's int exactly.
+bool is_count(const py::handle& h, long long most, long long& out) {
+    if (!PyLong_CheckExact(h.ptr())) return false;
+    int overflow = 0;
+    out = PyLong_AsLongLongAndOverflow(h.ptr(), &overflow);
+    return overflow == 0 && out >= 1 && out <= most;
+}
+
+// The usual search by one query, without what batches need: (ids, scores, count, stats), one-dimensional. None where
+// there is more to look at, or to refuse: search() does.
+py::object search_one(const HNSWIndex& index, const py::handle& q, const py::handle& k, const py::handle& ef,
+                      const py::handle& num_threads) {
+    using Row = py::array_t<float, py::array::c_style>;
+    constexpr long long kMost = (1LL << 31) - 1;
+    long long count = 0, beam = 0, threads = 0;
+    if (!Row::check_(q) || !is_count(k, kMost, count) || !(ef.is_none() || is_count(ef, kMost, beam)) ||
+        !(num_threads.is_none() || is_count(num_threads, 4096, threads))) {
+        return py::none();
+    }
+    const auto row = py::reinterpret_borrow<py::array>(q);
+    if (row.ndim() != 1 || static_cast<std::size_t>(row.shape(0)) != index.dim()) return py::none();
+    const ConstMatrix query(static_cast<const float*>(row.data()), 1, index.dim());
+    if (first_non_finite_row(query) || (index.metric() == Metric::cosine && first_zero_row(query)) ||
+        static_cast<std::size_t>(count) > index.size() || !index.tuning().empty()) {
+        return py::none();
+    }
+    SearchParams params = make_params(static_cast<std::size_t>(count), "asymmetric", index::kAutoRerank, nullptr, 1);
+    params.ef = static_cast<std::size_t>(beam);
+    SearchResult r;
+    {
+        py::gil_scoped_release release;
+        r = index.search(query, params);
+    }
+    if (r.ids.size() < params.k) return py::none();
+    const auto n = static_cast<py::ssize_t>(params.k);
+    IdSlots ids(r.ids, {n});
+    Array<float> scores(n);
+    for (std::size_t i = 0; i < params.k; ++i) {
+        ids.set(i, i);
+        scores.mutable_data()[i] = public_score(index.metric(), r.scores[i]);
+    }
+    return py::make_tuple(ids.take(), std::move(scores), n, stats_of(r));
+}
+
 py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
                        const py::object& filter, int num_threads, std::size_t nprobe, std::size_t ef,
                        const std::string& plan) {
@@ -393,7 +437,7 @@ void register_index(py::module_& m) {
         .def("contains", [](const TableIndex& i, const py::object& ids) { return i.contains(to_ids(ids)); },
              py::arg("ids"))
         .def("compact", &TableIndex::compact, py::call_guard<py::gil_scoped_release>())
-        .def("memory", &TableIndex::memory)
+        .def("memory", &TableIndex::memory, py::call_guard<py::gil_scoped_release>())
         .def("save", &TableIndex::save, py::arg("path"), py::call_guard<py::gil_scoped_release>());
 
     py::class_<FlatIndex, TableIndex, std::shared_ptr<FlatIndex>>(m, "FlatIndex")
@@ -421,6 +465,7 @@ void register_index(py::module_& m) {
                  const ProgressScope scope(progress);
                  i.set_codec(std::move(c), num_threads);
              }, py::arg("codec"), py::arg("num_threads"), py::arg("progress") = py::none())
+        .def("search_one", &search_one, py::arg("q"), py::arg("k"), py::arg("ef"), py::arg("num_threads"))
         .def_property_readonly("M", [](const HNSWIndex& i) { return i.params().m; })
         .def_property_readonly("turbo", [](const HNSWIndex& i) { return i.params().turbo; })
         .def_property_readonly("ef_construction", [](const HNSWIndex& i) { return i.params().ef_construction; })

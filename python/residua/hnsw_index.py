@@ -253,6 +253,10 @@ class HNSWIndex(Index):
         ------
         ShapeError, DtypeError, NonFiniteError, InvalidValueError, InvalidTypeError
         """
+        if plan == "auto" and filter is None and scoring is None and rerank is None and explain is False:
+            found = self._native.search_one(q, k, ef, num_threads)
+            if found is not None:
+                return Hits(*found)
         options = {"ef": self._as_ef(ef, k), "plan": as_choice(plan, "plan", _PLANS)}
         return self._search(q, k, filter, scoring, rerank, num_threads, explain, **options)
 

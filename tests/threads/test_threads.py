@@ -345,3 +345,35 @@ def test_graph_searches_beside_a_writer(kind: str) -> None:
             reader.result(timeout=60)
     assert not wrong
     assert index._native.shape()["unreachable"] == 0
+
+
+def test_a_graph_is_saved_and_read_beside_a_writer(tmp_path: Path) -> None:
+    x = vectors(1500)
+    index = rz.HNSWIndex(DIM, codec=CODECS["rb4"](), vectors="none", M=8, ef_construction=60, layout="turbo")
+    index.add(x[:300])
+    fixed = index.codes(np.arange(300))
+    done = threading.Event()
+
+    def read() -> int:
+        rounds = 0
+        while not done.is_set() or rounds == 0:
+            np.testing.assert_array_equal(index.codes(np.arange(300)), fixed)
+            assert index.range_search(x[0], -1.0)[0][0].size >= 300
+            assert index.memory()["graph"] > 0
+            index.save(tmp_path / "saved")
+            loaded = rz.load(tmp_path / "saved")
+            # Whole additions, and every row among them can be reached.
+            assert (len(loaded) - 300) % 60 == 0
+            assert loaded._native.shape()["unreachable"] == 0
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        try:
+            for i in range(20):
+                index.add(x[300 + i * 60 : 360 + i * 60], num_threads=1)
+        finally:
+            done.set()
+        assert reader.result(timeout=60) > 0
+    np.testing.assert_array_equal(rz.load(tmp_path / "saved").codes(np.arange(300)), fixed)

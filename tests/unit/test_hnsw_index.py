@@ -263,6 +263,43 @@ def test_failed_add_changes_nothing() -> None:
     assert before[1:] == (shape(index), index.memory())
 
 
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_one_query_is_searched_and_checked_like_a_batch(metric: str) -> None:
+    x = clustered(300, 8, 31)
+    index = rz.HNSWIndex(8, metric=metric, codec=None, M=4)  # type: ignore[arg-type]
+    assert index.search(x[0], 2).ids.tolist() == [-1, -1]
+    index.add(x, [f"n{i:03d}" for i in range(300)])
+    wanted = index.search(x[:4], 5, ef=40)
+    for i in range(4):
+        for q in (x[i], x[i].astype(np.float64), x.T.copy().T[i]):
+            one = index.search(q, 5, ef=40)
+            assert one.ids.tolist() == wanted.ids[i].tolist()
+            assert (one.ids.dtype, one.counts, one.scores.shape) == (object, 5, (5,))
+            np.testing.assert_array_equal(one.scores, wanted.scores[i])
+        assert set(one.stats) == set(wanted.stats)
+    assert index.search(x[0], np.int64(3)).ids.shape == (3,)
+    padded = index.search(x[0], 400)
+    assert (padded.counts, padded.ids[-1]) == (300, None)
+    index.set_defaults({"ef": 7})
+    assert index.search(x[0], 5).ids.tolist() == index.search(x[:1], 5).ids[0].tolist()
+    nan = np.full(8, np.nan, np.float32)
+    for bad, error in (
+        ({"q": nan}, errors.NonFiniteError),
+        ({"q": x[0, :7]}, errors.ShapeError),
+        ({"q": x[0], "k": True}, errors.InvalidTypeError),
+        ({"q": x[0], "k": 2**31}, errors.InvalidValueError),
+        ({"q": x[0], "ef": 0}, errors.InvalidValueError),
+        ({"q": x[0], "ef": 10**30}, errors.InvalidValueError),
+        ({"q": x[0], "num_threads": 4097}, errors.InvalidValueError),
+        ({"q": x[0], "explain": 0}, errors.InvalidTypeError),
+    ):
+        with pytest.raises(error):
+            index.search(**bad)
+    if metric == "cosine":
+        with pytest.raises(errors.InvalidValueError, match="zero vector"):
+            index.search(np.zeros(8, np.float32))
+
+
 @pytest.mark.parametrize("codec", [None, "sq4"])  # linked by add, and by the codec that comes with the rows
 def test_progress_counts_the_rows_that_are_linked(codec: str | None) -> None:
     x = clustered(2500, 8, 29)

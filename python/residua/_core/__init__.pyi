@@ -271,6 +271,10 @@ class HNSWIndex(Index):
     def set_codec(
         self, codec: Codec, num_threads: int, progress: Callable[[int, int], None] | None = None
     ) -> None: ...
+    # None where search() has to look at the arguments.
+    def search_one(
+        self, q: Any, k: Any, ef: Any, num_threads: Any
+    ) -> tuple[AnyArray, FloatArray, int, dict[str, Any]] | None: ...
     @property
     def M(self) -> int: ...  # noqa: N802
     @property
