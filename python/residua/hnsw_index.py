@@ -160,7 +160,7 @@ class HNSWIndex(Index):
 
     @property
     def costs(self) -> dict[str, float]:
-        """Nanoseconds per unit of work, by which plans are chosen: as calibrated, else by the sizes of codes."""
+        """Nanoseconds per unit of work, by which plans are chosen: calibrated, or from the sizes of codes."""
         return self._native.costs
 
     def calibrate(self) -> dict[str, float]:
