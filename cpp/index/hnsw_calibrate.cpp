@@ -20,7 +20,7 @@ constexpr std::size_t kLeastRows = 1000;
 constexpr std::size_t kQueries = 32;
 constexpr std::size_t kRows = 8192;
 constexpr std::size_t kCandidates = 128;
-constexpr int kRepeats = 7;
+constexpr int kRepeats = 5;
 constexpr std::size_t kNarrow = 64, kWide = 192;  // beams of two walks, whose difference is what a step takes
 constexpr std::size_t kEvery = 8;                 // rows of which one passes
 

@@ -161,13 +161,15 @@ void HNSWIndex::PlannedSearch::walk_plain(const FilterGroup& group, std::span<co
                                 notes_[q].visited += s.visited.count();
                                 notes_[q].reranked = exact_last_ ? keep : 0;
                                 for (std::size_t i = 0; i < std::min(keep, best.size()); ++i) hits_[q].push_back(best[i]);
-                                // What lies beyond the beam was met by chance.
+                                // What lies beyond the beam was met by chance; few matches in it say that the
+                                // rows of the result may lie elsewhere.
+                                const std::size_t wanted = std::max(k, ef / 2);
                                 std::size_t inside = 0;
-                                for (std::size_t i = 0; i < s.beam.size() && inside < k; ++i) {
+                                for (std::size_t i = 0; i < s.beam.size() && inside < wanted; ++i) {
                                     const std::uint32_t r = s.beam[i].row;
                                     inside += group.allowed == nullptr || (r < group.allowed->size() && group.allowed->test(r));
                                 }
-                                notes_[q].fallback = inside < k;
+                                notes_[q].fallback = inside < wanted;
                             });
     }
     for (const std::uint32_t q : queries) {

@@ -182,7 +182,7 @@ void HNSWIndex::PlannedSearch::settle_found(const FilterGroup& group, int thread
         if (least[i] == kWorstScore) continue;
         unsure.push_back(open[i]);
         least_unsure.push_back(least[i]);
-        notes_[open[i]].fallback = notes_[open[i]].plan != Plan::scan;
+        notes_[open[i]].fallback |= notes_[open[i]].plan != Plan::scan;
     }
     if (unsure.empty()) return;
     const double exact = static_cast<double>(group.matches) * (costs_.exact + costs_.gather / static_cast<double>(unsure.size()));

@@ -17,7 +17,8 @@
 namespace residua::index {
 
 inline constexpr double kFewRows = 50'000.0;     // among which as many candidates are enough as a walk has
-inline constexpr std::size_t kFilteredEf = 128;   // rows that a walk with a filter keeps by default
+inline constexpr std::size_t kFilteredEf = 192;   // rows that a walk with a filter keeps by default
+inline constexpr std::size_t kCandidates = 128;   // … and that a scan does
 
 // Queries that share a filter.
 struct FilterGroup {
@@ -75,7 +76,8 @@ private:
         if (!exact_last_) return std::max(k_of(g), std::min(ef_of(g), g.matches));
         // A codec asks for what is enough among many rows.
         const double wider = std::sqrt(std::max(0.25, static_cast<double>(g.matches) / kFewRows));
-        const auto enough = static_cast<std::size_t>(static_cast<double>(ef_of(g)) * wider);
+        const auto least = static_cast<double>(params_.ef != 0 ? ef_of(g) : kCandidates);
+        const auto enough = static_cast<std::size_t>(least * wider);
         const std::size_t wanted = index_.candidates(params_, k_of(g), g.matches);
         return params_.rerank > 0 ? wanted : std::max(k_of(g), std::min(wanted, enough));
     }

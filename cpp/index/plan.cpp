@@ -35,14 +35,14 @@ PlanCosts default_costs(const PlanSizes& s) {
     const auto degree = static_cast<float>(s.degree), entries = static_cast<float>(s.entries);
     PlanCosts c;
     c.exact = 4.0f + vector / 128.0f;
-    c.gather = 10.0f + vector / 40.0f;
+    c.gather = 40.0f + vector / 12.0f;
     c.settle = 20.0f + vector / 25.0f;
-    c.row = s.code_bytes == 0 ? c.settle : 20.0f + code / 4.0f;
+    c.row = s.code_bytes == 0 ? c.settle : 15.0f + code / 6.0f;
     c.unit = 0.2f + code / 40.0f;
     c.pack = s.turbo ? 15.0f + code / 2.0f : 26.0f * code;
     c.enter = 20.0f;
     c.hop = 60.0f + degree * (s.turbo ? 3.0f + code / 4.0f : 0.5f * (c.row + 4.0f));
-    c.two_hops = degree * (150.0f + c.row);
+    c.two_hops = degree * (45.0f + c.row);
     c.start = s.turbo ? entries * (0.5f + code / 25.0f) : entries * c.row;
     return c;
 }
@@ -81,7 +81,7 @@ double graph_cost(const PlanCosts& c, std::size_t beam, std::size_t keep) {
 double filtered_graph_cost(const PlanCosts& c, std::size_t ef, std::size_t keep, double local_rate) {
     if (local_rate < kLeastRate) return kNever;
     // Where most neighbours pass, nothing is looked at beyond them.
-    const double past = std::clamp(1.5 * (1.0 - local_rate), 0.3, 1.0);
+    const double past = std::clamp(1.5 * (1.0 - local_rate), 0.45, 1.0);
     return c.start + static_cast<double>(ef) * c.two_hops * past + static_cast<double>(keep) * c.settle;
 }
 

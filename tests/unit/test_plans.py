@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans of filtered searches: which one a graph index takes, that each finds what it should, what it says about it."""
+"""Plans of filtered searches: which one a graph index takes, what each finds, and what it says about it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def truth(q: np.ndarray, mask: np.ndarray, k: int) -> np.ndarray:
 
 
 def mask_of(kind: str, share: float) -> np.ndarray:
-    """Rows that pass: by chance, or the nearest or farthest part of the rows, with some chance, from a query."""
+    """Rows that pass: by chance, or, with some chance, the rows nearest to a query or farthest from it."""
     rng = np.random.default_rng(int(share * 1e4))
     chance = rng.random(N)
     rank = np.argsort(np.argsort(-(X @ Q[0]))) / N
@@ -93,7 +93,9 @@ def test_one_filter_per_query(layout: str) -> None:
     together = index.search(Q, 10, filter=filters, num_threads=2, explain=True)
     for i, one in enumerate(filters):
         alone = index.search(Q[i], 10, filter=one)
-        mask = np.ones(N, bool) if one is None else np.isin(np.arange(N), one) if i == len(Q) - 1 else YEARS >= 20 * i
+        mask = np.ones(N, bool) if one is None else np.greater_equal(YEARS, 20 * i)
+        if i == len(Q) - 1:
+            mask = np.isin(np.arange(N), one)
         exact = truth(Q[i : i + 1], mask, 10)
         assert together.stats["matches"][i] == mask.sum() == alone.stats["matches"]
         assert rz.recall(together.ids[i : i + 1, : exact.shape[1]], exact) >= 0.8
@@ -109,7 +111,13 @@ def test_what_explain_says() -> None:
     stats = hits.stats
     assert stats["matches"] == matches
     assert stats["share"] == matches / N
-    assert len(stats["plans"]) == len(stats["visits"]) == len(stats["fallback"]) == len(stats["local_rate"]) == len(Q)
+    assert (
+        len(stats["plans"])
+        == len(stats["visits"])
+        == len(stats["fallback"])
+        == len(stats["local_rate"])
+        == len(Q)
+    )
     assert set(stats["costs"]) == {"scan", "graph", "filtered_graph"}
     assert (stats["costs"]["scan"] > 0).all()
     plain = index_of("turbo").search(Q, 10, filter="year < 500 and 'b' in tags").stats
@@ -191,7 +199,9 @@ def test_costs_travel_with_the_index(tmp_path: Path) -> None:
         again = rz.load(tmp_path / "a.rsd", mmap=mmap)
         assert again.costs == measured
         mask = mask_of("random", 0.3)
-        np.testing.assert_array_equal(again.search(Q, 10, filter=mask).ids, index.search(Q, 10, filter=mask).ids)
+        np.testing.assert_array_equal(
+            again.search(Q, 10, filter=mask).ids, index.search(Q, 10, filter=mask).ids
+        )
 
 
 def test_other_indexes_say_what_they_have() -> None:

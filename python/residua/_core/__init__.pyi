@@ -20,7 +20,9 @@ compiler: Final[str]
 
 _Ids: TypeAlias = AnyArray | list[str]
 _OneFilter: TypeAlias = _Ids | columns.Expr | None
-_Filter: TypeAlias = _OneFilter | tuple[list[_OneFilter], npt.NDArray[np.uint32]]  # which of them each query takes
+_Filter: TypeAlias = (
+    _OneFilter | tuple[list[_OneFilter], npt.NDArray[np.uint32]]
+)  # which of them each query takes
 # ids, scores, counts, stats
 _Found: TypeAlias = tuple[AnyArray, FloatArray, IntArray, dict[str, Any]]
 
