@@ -30,6 +30,13 @@ using index::SearchParams;
 using index::SearchResult;
 using index::TableIndex;
 
+// For what takes the lock of an index: whoever holds it asks for the interpreter when it looks for Ctrl-C.
+template <class Call>
+auto without_gil(const Call& call) {
+    const py::gil_scoped_release release;
+    return call();
+}
+
 // An int64 array, or a list of str.
 IdList to_ids(const py::object& ids) {
     IdList out;
@@ -208,7 +215,7 @@ py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, 
     const ConstMatrix rows = matrix(x);
     const IdList given = ids.is_none() ? IdList{} : to_ids(ids);
     const IdList* chosen = ids.is_none() ? nullptr : &given;
-    const auto fields = index.fields();
+    const auto fields = without_gil([&] { return index.fields(); });
     const filter::Columns::Batch cells = to_batch(columns, fields);
     const std::vector<std::uint32_t> places = to_lists(lists);
     IdList added;
@@ -264,7 +271,7 @@ py::object search_one(const HNSWIndex& index, const py::handle& q, const py::han
     if (row.ndim() != 1 || static_cast<std::size_t>(row.shape(0)) != index.dim()) return py::none();
     const ConstMatrix query(static_cast<const float*>(row.data()), 1, index.dim());
     if (first_non_finite_row(query) || (index.metric() == Metric::cosine && first_zero_row(query)) ||
-        static_cast<std::size_t>(count) > index.size() || !index.tuning().empty()) {
+        without_gil([&] { return static_cast<std::size_t>(count) > index.size() || !index.tuning().empty(); })) {
         return py::none();
     }
     SearchParams params = make_params(static_cast<std::size_t>(count), "asymmetric", index::kAutoRerank, nullptr, 1);
@@ -323,7 +330,7 @@ py::tuple range_search(const TableIndex& index, const Array<float>& queries, flo
 
 void set_columns(TableIndex& index, const py::object& ids, const py::list& columns) {
     const IdList given = to_ids(ids);
-    const auto fields = index.fields();
+    const auto fields = without_gil([&] { return index.fields(); });
     const filter::Columns::Batch cells = to_batch(columns, fields);
     py::gil_scoped_release release;
     index.set_columns(given, cells);
@@ -336,7 +343,7 @@ py::list columns_of(const TableIndex& index, const py::object& ids) {
         py::gil_scoped_release release;
         cells = index.columns(given);
     }
-    return batch_to_python(cells, index.fields());
+    return batch_to_python(cells, without_gil([&] { return index.fields(); }));
 }
 
 std::size_t remove(TableIndex& index, const py::object& ids, bool ignore_missing) {
@@ -392,26 +399,27 @@ void register_index(py::module_& m) {
         .def_property_readonly("dim", &TableIndex::dim)
         .def_property_readonly("metric", [](const TableIndex& i) { return to_string(i.metric()); })
         .def_property_readonly("vectors", [](const TableIndex& i) { return store::to_string(i.mode()); })
-        .def_property_readonly("awaits_codec", &TableIndex::awaits_codec)
+        .def_property_readonly("awaits_codec",
+                               [](const TableIndex& i) { return without_gil([&] { return i.awaits_codec(); }); })
         .def_property_readonly("codec_recipe", &TableIndex::codec_recipe)
         .def_property_readonly("id_kind",
                                [](const TableIndex& i) {
-                                   const auto kind = i.id_kind();
+                                   const auto kind = without_gil([&] { return i.id_kind(); });
                                    return kind == store::IdKind::string    ? "str"
                                           : kind == store::IdKind::integer ? "int"
                                                                            : "none";
                                })
-        .def_property_readonly("codec", [](const TableIndex& i) { return i.codec(); })
-        .def("__len__", &TableIndex::size)
+        .def_property_readonly("codec", [](const TableIndex& i) { return without_gil([&] { return i.codec(); }); })
+        .def("__len__", &TableIndex::size, py::call_guard<py::gil_scoped_release>())
         .def("staged_vectors",
              [](const TableIndex& i) {
-                 auto v = i.staged_vectors();
+                 auto v = without_gil([&] { return i.staged_vectors(); });
                  const auto n = static_cast<py::ssize_t>(v.size() / i.dim());
                  return to_numpy(std::move(v), {n, static_cast<py::ssize_t>(i.dim())});
              })
         .def("add", &add, py::arg("x"), py::arg("ids"), py::arg("upsert"), py::arg("num_threads"),
              py::arg("columns") = py::none(), py::arg("lists") = py::none(), py::arg("progress") = py::none())
-        .def_property_readonly("fields", [](const TableIndex& i) { return fields_to_python(i.fields()); })
+        .def_property_readonly("fields", [](const TableIndex& i) { return fields_to_python(without_gil([&] { return i.fields(); })); })
         .def("declare_columns",
              [](TableIndex& i, const std::vector<std::pair<std::string, std::string>>& fields) {
                  i.declare_columns(to_fields(fields));
@@ -429,12 +437,16 @@ void register_index(py::module_& m) {
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
         .def("add_codes", &add_codes, py::arg("codes"), py::arg("ids"), py::arg("lists") = py::none())
         .def("codes_of", &codes_of, py::arg("ids"))
-        .def("all_ids", [](const TableIndex& i) { return to_array(i.all_ids()); })
-        .def_property("tuning", &TableIndex::tuning, &TableIndex::set_tuning)
+        .def("all_ids", [](const TableIndex& i) { return to_array(without_gil([&] { return i.all_ids(); })); })
+        .def_property("tuning", [](const TableIndex& i) { return without_gil([&] { return i.tuning(); }); },
+                      [](TableIndex& i, std::string text) { without_gil([&] { i.set_tuning(std::move(text)); }); })
         .def("take_back", &take_back, py::arg("ids"), py::arg("max_id"))
-        .def_property_readonly("max_id", &TableIndex::max_id)
+        .def_property_readonly("max_id", [](const TableIndex& i) { return without_gil([&] { return i.max_id(); }); })
         .def("get", &get, py::arg("ids"))
-        .def("contains", [](const TableIndex& i, const py::object& ids) { return i.contains(to_ids(ids)); },
+        .def("contains", [](const TableIndex& i, const py::object& ids) { 
+                 const IdList given = to_ids(ids);
+                 return without_gil([&] { return i.contains(given); });
+             },
              py::arg("ids"))
         .def("compact", &TableIndex::compact, py::call_guard<py::gil_scoped_release>())
         .def("memory", &TableIndex::memory, py::call_guard<py::gil_scoped_release>())

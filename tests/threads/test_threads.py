@@ -377,3 +377,21 @@ def test_a_graph_is_saved_and_read_beside_a_writer(tmp_path: Path) -> None:
             done.set()
         assert reader.result(timeout=60) > 0
     np.testing.assert_array_equal(rz.load(tmp_path / "saved").codes(np.arange(300)), fixed)
+
+
+def test_an_index_is_asked_while_another_thread_changes_it() -> None:
+    """Whoever changes it looks for Ctrl-C, for which it needs the interpreter that others hold."""
+    code = """
+import faulthandler, threading
+import numpy as np, residua as rz
+faulthandler.dump_traceback_later(40, exit=True)
+x = np.random.default_rng(0).standard_normal((60_000, 64), dtype=np.float32)
+index = rz.FlatIndex(64, codec=rz.RecurrentBinaryCodec(64, 2).fit(x[:2000]))
+changes = threading.Thread(target=lambda: [index.add(x, num_threads=1) for _ in range(2)])
+changes.start()
+while changes.is_alive():
+    for ask in (len, repr, lambda i: 5 in i, lambda i: i.memory(), lambda i: i.defaults):
+        ask(index)
+assert len(index) == 120_000
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
