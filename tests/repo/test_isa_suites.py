@@ -63,7 +63,7 @@ def test_suite_passes_under_each_other_isa(name: str, root: Path) -> None:
         "bench",
         "building",
         "cli",
-        "columns",
+        "column",
         "compatible",
         "container",
         "evaluation",
