@@ -36,6 +36,7 @@ public:
     void commit(const codec::Codec& codec, const Change& change) noexcept;
 
     const std::uint8_t* data() const { return units_.data(); }
+    GrowArray<std::uint8_t>::View view() const { return units_.view(); }
     std::size_t memory_bytes() const { return units_.memory_bytes(); }
     bool empty() const { return units_.size() == 0; }
 

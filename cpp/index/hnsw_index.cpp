@@ -28,6 +28,7 @@ void HNSWIndex::publish() {
     view->graph = graph_.view();
     view->codes = codes_.view();
     view->edges = edges_.view();
+    view->units = units_.view();
     const std::lock_guard lock(view_mutex_);
     view_ = std::move(view);
 }

@@ -92,7 +92,8 @@ private:
     struct View {
         GraphView graph;
         GrowArray<std::uint8_t>::View codes;
-        EdgeView edges;  // turbo
+        EdgeView edges;                       // turbo
+        GrowArray<std::uint8_t>::View units;  // turbo
     };
     struct Change;  // a change in preparation
     struct Scorers;  // of a batch of queries (hnsw_scorers.hpp)

@@ -105,8 +105,8 @@ void HNSWIndex::PlannedSearch::scan_packed(std::span<const std::uint32_t> rows, 
                                            std::size_t keep, int threads) {
     const codec::Codec& codec = *index_.codec_;
     const codec::EdgeScorer& scorer = scorers_.units();
-    const auto units = index_.units_.empty() ? pack_rows(codec, view_->codes.data, rows, threads)
-                                             : gather_units(codec, index_.units_.data(), rows, threads);
+    const auto units = view_->units.size == 0 ? pack_rows(codec, view_->codes.data, rows, threads)
+                                             : gather_units(codec, view_->units.data, rows, threads);
     parallel_for(queries.size(), 4, threads, [&](std::size_t begin, std::size_t end, int) {
         for (std::size_t i = begin; i < end; ++i) {
             std::vector<ScoredRow>& hits = hits_[queries[i]];
@@ -123,7 +123,7 @@ void HNSWIndex::PlannedSearch::scan_masked(const FilterGroup& group, std::span<c
     const codec::EdgeScorer& scorer = scorers_.units();
     parallel_for(queries.size(), 4, threads, [&](std::size_t begin, std::size_t end, int) {
         for (std::size_t i = begin; i < end; ++i) {
-            hits_[queries[i]] = scan_units(scorer, index_.units_.data(), codec.edge_rows(), codec.edge_unit_bytes(), n_,
+            hits_[queries[i]] = scan_units(scorer, view_->units.data, codec.edge_rows(), codec.edge_unit_bytes(), n_,
                                            group.allowed.get(), queries[i], keep);
         }
     });
@@ -212,8 +212,8 @@ void HNSWIndex::PlannedSearch::settle_widely(const FilterGroup& group, std::uint
 
 std::vector<ScoredRow> HNSWIndex::PlannedSearch::rows_above(const FilterGroup& group, std::uint32_t query, float threshold) {
     std::vector<ScoredRow> out;
-    if (!index_.units_.empty()) {
-        scan_units(scorers_.units(), index_.units_.data(), index_.codec_->edge_rows(), index_.codec_->edge_unit_bytes(), n_,
+    if (view_->units.size != 0) {
+        scan_units(scorers_.units(), view_->units.data, index_.codec_->edge_rows(), index_.codec_->edge_unit_bytes(), n_,
                    group.allowed.get(), query, threshold, out);
         return out;
     }

@@ -82,7 +82,7 @@ private:
         return params_.rerank > 0 ? wanted : std::max(k_of(g), std::min(wanted, enough));
     }
     ScanCost scan_cost_of(const FilterGroup& g, std::size_t queries, std::size_t keep) const {
-        const bool units = index_.codec_ != nullptr && !index_.units_.empty();
+        const bool units = index_.codec_ != nullptr && view_->units.size != 0;
         return scan_cost(costs_, {g.matches, queries, keep, n_, units ? index_.codec_->edge_rows() : 0,
                                   index_.codec_ != nullptr, exact_last_});
     }

@@ -37,12 +37,12 @@ PlanCosts default_costs(const PlanSizes& s) {
     c.exact = 4.0f + vector / 128.0f;
     c.gather = 40.0f + vector / 12.0f;
     c.settle = 20.0f + vector / 25.0f;
-    c.row = s.code_bytes == 0 ? c.settle : 15.0f + code / 6.0f;
+    c.row = s.code_bytes == 0 ? c.settle : 10.0f + code / 8.0f;
     c.unit = 0.2f + code / 40.0f;
     c.pack = s.turbo ? 15.0f + code / 2.0f : 26.0f * code;
-    c.enter = 20.0f;
+    c.enter = 30.0f;
     c.hop = 60.0f + degree * (s.turbo ? 3.0f + code / 4.0f : 0.5f * (c.row + 4.0f));
-    c.two_hops = degree * (45.0f + c.row);
+    c.two_hops = degree * (35.0f + c.row);
     c.start = s.turbo ? entries * (0.5f + code / 25.0f) : entries * c.row;
     return c;
 }
