@@ -9,12 +9,12 @@
 #include "bindings/arrays.hpp"
 #include "bindings/columns.hpp"
 #include "bindings/register.hpp"
+#include "bindings/results.hpp"
 #include "core/matrix_checks.hpp"
 #include "core/parallel.hpp"
 #include "core/progress.hpp"
 #include "index/embedding_table.hpp"
 #include "index/flat_index.hpp"
-#include "index/hnsw_index.hpp"
 #include "index/index.hpp"
 #include "multivector/fd_encoder.hpp"
 #include "multivector/token_store.hpp"
@@ -24,18 +24,10 @@ namespace {
 
 using index::Filter;
 using index::FlatIndex;
-using index::HNSWIndex;
 using index::IdList;
 using index::SearchParams;
 using index::SearchResult;
 using index::TableIndex;
-
-// For what takes the lock of an index: whoever holds it asks for the interpreter when it looks for Ctrl-C.
-template <class Call>
-auto without_gil(const Call& call) {
-    const py::gil_scoped_release release;
-    return call();
-}
 
 // An int64 array, or a list of str.
 IdList to_ids(const py::object& ids) {
@@ -83,115 +75,6 @@ struct Filters {
     std::vector<Filter> many;
     std::vector<std::uint32_t> filter_of;
 };
-
-// One Python id per slot; slots without a result get -1 or None.
-class IdSlots {
-public:
-    IdSlots(const IdList& ids, std::vector<py::ssize_t> shape) : ids_(ids), text_(ids.kind == store::IdKind::string) {
-        if (text_) {
-            objects_ = py::array(py::dtype("O"), shape);
-            py::array flat = objects_.attr("ravel")();
-            slots_ = static_cast<PyObject**>(flat.mutable_data());
-            for (py::ssize_t i = 0; i < objects_.size(); ++i) Py_XSETREF(slots_[i], py::none().release().ptr());
-        } else {
-            ints_ = Array<std::int64_t>(shape);
-            std::fill_n(ints_.mutable_data(), ints_.size(), -1);
-        }
-    }
-    void set(std::size_t slot, std::size_t i) {
-        if (text_) {
-            Py_XSETREF(slots_[slot], py::str(ids_.strings[i]).release().ptr());
-        } else {
-            ints_.mutable_data()[slot] = ids_.ints[i];
-        }
-    }
-    py::object take() {
-        if (text_) return std::move(objects_);
-        return std::move(ints_);
-    }
-
-private:
-    const IdList& ids_;
-    bool text_;
-    py::array objects_;
-    PyObject** slots_ = nullptr;
-    Array<std::int64_t> ints_;
-};
-
-py::object to_array(const IdList& ids) {
-    IdSlots slots(ids, {static_cast<py::ssize_t>(ids.size())});
-    for (std::size_t i = 0; i < ids.size(); ++i) slots.set(i, i);
-    return slots.take();
-}
-
-// One array per property, over queries.
-py::dict notes_of(const std::vector<index::QueryNote>& notes) {
-    const auto n = static_cast<py::ssize_t>(notes.size());
-    Array<std::int64_t> matches(n), visited(n), reranked(n);
-    Array<float> local_rate(n), costs({n, static_cast<py::ssize_t>(3)});
-    Array<bool> fallback(n);
-    py::list plans;
-    for (py::ssize_t i = 0; i < n; ++i) {
-        const index::QueryNote& note = notes[static_cast<std::size_t>(i)];
-        plans.append(index::to_string(note.plan));
-        matches.mutable_data()[i] = static_cast<std::int64_t>(note.matches);
-        visited.mutable_data()[i] = static_cast<std::int64_t>(note.visited);
-        reranked.mutable_data()[i] = static_cast<std::int64_t>(note.reranked);
-        local_rate.mutable_data()[i] = note.local_rate;
-        fallback.mutable_data()[i] = note.fallback;
-        std::copy(note.costs.begin(), note.costs.end(), costs.mutable_data() + 3 * i);
-    }
-    py::dict d;
-    d["plans"] = plans;
-    d["matches"] = matches;
-    d["visited"] = visited;
-    d["reranked"] = reranked;
-    d["local_rate"] = local_rate;
-    d["fallback"] = fallback;
-    d["costs"] = costs;
-    return d;
-}
-
-py::dict costs_to_python(const index::PlanCosts& costs) {
-    py::dict d;
-    const auto values = costs.values();
-    for (std::size_t i = 0; i < values.size(); ++i) d[index::PlanCosts::names()[i]] = values[i];
-    return d;
-}
-
-py::dict stats_of(const SearchResult& r) {
-    py::dict d;
-    d["plan"] = r.plan;
-    d["matches"] = r.matches;
-    d["visited"] = r.visited;
-    d["reranked"] = r.reranked;
-    if (!r.stages.empty()) d["stages"] = r.stages;
-    if (r.nprobe > 0) d["nprobe"] = r.nprobe;
-    if (!r.notes.empty()) d["notes"] = notes_of(r.notes);
-    return d;
-}
-
-// (ids, scores, counts, stats); as many columns as the longest result.
-py::tuple to_python(const TableIndex& index, const SearchResult& r) {
-    const std::size_t nq = r.offsets.size() - 1;
-    std::size_t width = 0;
-    for (std::size_t q = 0; q < nq; ++q) width = std::max(width, r.offsets[q + 1] - r.offsets[q]);
-    const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(nq), static_cast<py::ssize_t>(width)};
-    IdSlots ids(r.ids, shape);
-    Array<float> scores(shape);
-    Array<std::int64_t> counts(static_cast<py::ssize_t>(nq));
-    const Metric metric = r.counts_bits ? Metric::ip : index.metric();
-    std::fill_n(scores.mutable_data(), nq * width, public_score(metric, kWorstScore));
-    for (std::size_t q = 0; q < nq; ++q) {
-        for (std::size_t i = r.offsets[q]; i < r.offsets[q + 1]; ++i) {
-            const std::size_t slot = q * width + (i - r.offsets[q]);
-            ids.set(slot, i);
-            scores.mutable_data()[slot] = public_score(metric, r.scores[i]);
-        }
-        counts.mutable_data()[q] = static_cast<std::int64_t>(r.offsets[q + 1] - r.offsets[q]);
-    }
-    return py::make_tuple(ids.take(), scores, counts, stats_of(r));
-}
 
 SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t rerank, const Filter* filter,
                          int num_threads) {
@@ -246,50 +129,6 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
         r = index.search(q, params);
     }
     return to_python(index, r);
-}
-
-// A whole number in the range, as Python's int exactly.
-bool is_count(const py::handle& h, long long most, long long& out) {
-    if (!PyLong_CheckExact(h.ptr())) return false;
-    int overflow = 0;
-    out = PyLong_AsLongLongAndOverflow(h.ptr(), &overflow);
-    return overflow == 0 && out >= 1 && out <= most;
-}
-
-// The usual search by one query, without what batches need: (ids, scores, count, stats), one-dimensional. None where
-// there is more to look at, or to refuse: search() does.
-py::object search_one(const HNSWIndex& index, const py::handle& q, const py::handle& k, const py::handle& ef,
-                      const py::handle& num_threads) {
-    using Row = py::array_t<float, py::array::c_style>;
-    constexpr long long kMost = (1LL << 31) - 1;
-    long long count = 0, beam = 0, threads = 0;
-    if (!Row::check_(q) || !is_count(k, kMost, count) || !(ef.is_none() || is_count(ef, kMost, beam)) ||
-        !(num_threads.is_none() || is_count(num_threads, 4096, threads))) {
-        return py::none();
-    }
-    const auto row = py::reinterpret_borrow<py::array>(q);
-    if (row.ndim() != 1 || static_cast<std::size_t>(row.shape(0)) != index.dim()) return py::none();
-    const ConstMatrix query(static_cast<const float*>(row.data()), 1, index.dim());
-    if (first_non_finite_row(query) || (index.metric() == Metric::cosine && first_zero_row(query)) ||
-        without_gil([&] { return static_cast<std::size_t>(count) > index.size() || !index.tuning().empty(); })) {
-        return py::none();
-    }
-    SearchParams params = make_params(static_cast<std::size_t>(count), "asymmetric", index::kAutoRerank, nullptr, 1);
-    params.ef = static_cast<std::size_t>(beam);
-    SearchResult r;
-    {
-        py::gil_scoped_release release;
-        r = index.search(query, params);
-    }
-    if (r.ids.size() < params.k) return py::none();
-    const auto n = static_cast<py::ssize_t>(params.k);
-    IdSlots ids(r.ids, {n});
-    Array<float> scores(n);
-    for (std::size_t i = 0; i < params.k; ++i) {
-        ids.set(i, i);
-        scores.mutable_data()[i] = public_score(index.metric(), r.scores[i]);
-    }
-    return py::make_tuple(ids.take(), std::move(scores), n, stats_of(r));
 }
 
 py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
@@ -461,49 +300,6 @@ void register_index(py::module_& m) {
              py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"))
         .def("set_codec", &FlatIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
              py::call_guard<py::gil_scoped_release>());
-
-    py::class_<HNSWIndex, TableIndex, std::shared_ptr<HNSWIndex>>(m, "HNSWIndex")
-        .def(py::init([](std::size_t dim, const std::string& metric, const std::string& vectors, bool wants_codec,
-                         const std::string& codec_recipe, std::size_t m_links, std::size_t ef_construction,
-                         std::uint64_t seed, bool turbo) {
-                 return std::make_shared<HNSWIndex>(dim, parse_metric(metric), store::parse_vector_mode(vectors),
-                                                    wants_codec, codec_recipe,
-                                                    index::GraphParams{m_links, ef_construction, seed, turbo});
-             }),
-             py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"),
-             py::arg("M"), py::arg("ef_construction"), py::arg("seed"), py::arg("turbo"))
-        .def("set_codec", [](HNSWIndex& i, std::shared_ptr<const codec::Codec> c, int num_threads, const Progress& progress) {
-                 py::gil_scoped_release release;
-                 const ProgressScope scope(progress);
-                 i.set_codec(std::move(c), num_threads);
-             }, py::arg("codec"), py::arg("num_threads"), py::arg("progress") = py::none())
-        .def("search_one", &search_one, py::arg("q"), py::arg("k"), py::arg("ef"), py::arg("num_threads"))
-        .def_property_readonly("M", [](const HNSWIndex& i) { return i.params().m; })
-        .def_property_readonly("turbo", [](const HNSWIndex& i) { return i.params().turbo; })
-        .def_property_readonly("ef_construction", [](const HNSWIndex& i) { return i.params().ef_construction; })
-        .def_property_readonly("costs", [](const HNSWIndex& i) { return costs_to_python(i.costs()); })
-        .def("calibrate",
-             [](HNSWIndex& i) {
-                 index::PlanCosts costs;
-                 {
-                     py::gil_scoped_release release;
-                     costs = i.calibrate();
-                 }
-                 return costs_to_python(costs);
-             })
-        .def("shape", [](const HNSWIndex& i) {
-            HNSWIndex::Shape s;
-            {
-                py::gil_scoped_release release;
-                s = i.shape();
-            }
-            py::dict d;
-            d["edges"] = s.edges;
-            d["entries"] = s.entries;
-            d["unreachable"] = s.unreachable;
-            d["to_removed"] = s.to_removed;
-            return d;
-        });
 
     m.def(
         "load",

@@ -13,6 +13,7 @@ void register_training(pybind11::module_& m);
 void register_codecs(pybind11::module_& m);
 void register_index(pybind11::module_& m);
 void register_ivf_index(pybind11::module_& m);
+void register_hnsw_index(pybind11::module_& m);
 void register_embedding_table(pybind11::module_& m);
 void register_multivector(pybind11::module_& m);
 void register_bit_kernels(pybind11::module_& kernels);
