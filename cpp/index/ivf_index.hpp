@@ -108,10 +108,12 @@ private:
     static constexpr double kProbesPerRoot = 2.0;  // lists read by default, per square root of their number
     struct Slots;
     struct Probes;
+    struct Keep;
     Slots allowed_slots(const Filter* filter) const;
     std::size_t nprobe_of(const SearchParams& params) const;
+    double scarcity(const Slots& slots, std::span<const std::uint32_t> near) const;
     // queries as the metric sees them, here and below. At least nprobe lists with rows to find, and k rows.
-    Probes choose_lists(ConstMatrix queries, std::size_t nprobe, std::size_t k, const Slots& slots, int num_threads) const;
+    Probes choose_lists(ConstMatrix queries, const SearchParams& params, std::size_t k, const Slots& slots) const;
     void set_terms(ConstMatrix queries, Probes& probes) const;
     // Codes of residuals under l2 that take in no term: every list scores what it leaves of the query.
     bool scores_by_list() const { return residual_ && codec_ != nullptr && codec_->metric() == Metric::l2; }
@@ -119,11 +121,11 @@ private:
                                                     std::size_t list) const;
     void scan_lists(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, std::size_t q_begin, std::size_t q_end,
                     std::size_t first_rank, std::size_t last_rank, const Bitset* allowed, TopK* pools) const;
-    std::vector<TopK> scan_probes(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, std::size_t keep,
+    std::vector<TopK> scan_probes(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, Keep keep,
                                   const Bitset* allowed, const TieOrder* order, int num_threads) const;
     RowLists rows_in(const Probes& probes, const Slots& slots, std::size_t begin, std::size_t end) const;
     RowLists best_of_lists(const codec::Scorer* scorer, ConstMatrix queries, const Probes& probes, const Slots& slots,
-                           std::size_t k, std::size_t keep, bool exact_last, int num_threads) const;
+                           std::size_t k, Keep keep, bool exact_last, int num_threads) const;
     template <class Prepare>
     SearchResult search_lists(ConstMatrix queries, const SearchParams& params, Prepare prepare) const;
     std::vector<float> through_codec(ConstMatrix queries, int num_threads) const;

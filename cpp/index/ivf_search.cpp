@@ -16,7 +16,9 @@
 namespace residua::index {
 namespace {
 
-constexpr std::size_t kBatch = 2048;  // queries whose lists are chosen and read together
+constexpr std::size_t kBatch = 2048;        // queries whose lists are chosen and read together
+constexpr double kMostScarce = 16.0;
+constexpr double kEnoughMatches = 4096.0;     // matches that a search with a filter reads where there are as many
 
 // Ties between places go by the ids of their rows.
 class PlaceOrder final : public TieOrder {
@@ -44,11 +46,21 @@ struct IvfIndex::Slots {
     const Bitset* allowed() const { return filtered ? &places : nullptr; }
 };
 
+// Candidates of a query: codes tell rows apart that lie near it, and more of them are settled where few match there.
+struct IvfIndex::Keep {
+    std::size_t usual = 0, most = 0;
+
+    std::size_t of(double scarcity) const {
+        return std::clamp(static_cast<std::size_t>(static_cast<double>(usual) * std::min(scarcity, kMostScarce)), usual, most);
+    }
+};
+
 // Query q reads lists[offsets[q] … offsets[q + 1]), nearest first.
 struct IvfIndex::Probes {
     std::vector<std::size_t> offsets;
     std::vector<std::uint32_t> lists;
-    std::vector<float> terms;  // what the list adds to the scores of residuals
+    std::vector<float> terms;      // what the list adds to the scores of residuals
+    std::vector<double> scarcity;  // of matches near a query, where lists are chosen automatically; else 1
 
     std::size_t size() const { return offsets.size() - 1; }
     std::size_t count(std::size_t q) const { return offsets[q + 1] - offsets[q]; }
@@ -86,8 +98,23 @@ IvfIndex::Slots IvfIndex::allowed_slots(const Filter* filter) const {
     return out;
 }
 
-IvfIndex::Probes IvfIndex::choose_lists(ConstMatrix queries, std::size_t nprobe, std::size_t k, const Slots& slots,
-                                        int num_threads) const {
+// How many times fewer matches the lists nearest to a query hold than any other lists do; at least 1.
+double IvfIndex::scarcity(const Slots& slots, std::span<const std::uint32_t> near) const {
+    double found = 1.0, rows = 0.0;
+    for (const std::uint32_t l : near) {
+        rows += static_cast<double>(lists_[l].n);
+        found += static_cast<double>(slots.counts[l]);
+    }
+    return std::max(1.0, rows * static_cast<double>(slots.matches) / static_cast<double>(ids_.size()) / found);
+}
+
+IvfIndex::Probes IvfIndex::choose_lists(ConstMatrix queries, const SearchParams& params, std::size_t k, const Slots& slots) const {
+    const std::size_t nprobe = nprobe_of(params);
+    // The neighbours that a filter leaves lie further away: lists that are chosen automatically hold as many matches as
+    // an index of the matches alone would read, and more where few lie near, as distances say little far from a query.
+    const bool widens = slots.filtered && params.nprobe == 0;
+    const auto matches = static_cast<double>(slots.matches);
+    const double usual = std::max(kEnoughMatches, matches * static_cast<double>(nprobe) / static_cast<double>(lists_.size()));
     const auto rows_of_list = [&](std::uint32_t l) -> std::size_t { return slots.filtered ? slots.counts[l] : lists_[l].n; };
     const train::NearestCentroids& nearest = probing_ ? *probing_ : nearest_;
     Probes out;
@@ -95,8 +122,10 @@ IvfIndex::Probes IvfIndex::choose_lists(ConstMatrix queries, std::size_t nprobe,
     std::vector<std::uint32_t> order;
     std::vector<float> values;
     const auto take = [&](std::size_t m, std::size_t i, bool last) {
+        const double scarce = widens ? scarcity(slots, {order.data() + i * m, nprobe}) : 1.0;
+        const auto least = widens ? std::max(k, static_cast<std::size_t>(std::min(matches, usual * scarce))) : k;
         std::size_t found = 0, lists = 0;
-        for (std::size_t j = 0; j < m && (lists < nprobe || found < k); ++j) {
+        for (std::size_t j = 0; j < m && (lists < nprobe || found < least); ++j) {
             const std::uint32_t l = order[i * m + j];
             if (rows_of_list(l) == 0) continue;  // does not count as a probe
             out.lists.push_back(l);
@@ -104,19 +133,23 @@ IvfIndex::Probes IvfIndex::choose_lists(ConstMatrix queries, std::size_t nprobe,
             found += rows_of_list(l);
             ++lists;
         }
-        if ((lists < nprobe || found < k) && !last) {
+        if ((lists < nprobe || found < least) && !last) {
             out.lists.resize(out.offsets.back());
             out.terms.resize(out.offsets.back());
             return false;
         }
         out.offsets.push_back(out.lists.size());
+        out.scarcity.push_back(scarce);
         return true;
     };
     // Usually the nearest nprobe lists will do; all are put in order for queries that need more.
-    const std::size_t few = slots.filtered ? std::min(lists_.size(), 2 * nprobe + 8) : nprobe;
+    const bool few_match = widens && static_cast<double>(2 * nprobe) * matches < usual * static_cast<double>(lists_.size());
+    const std::size_t few = few_match         ? lists_.size()
+                            : slots.filtered ? std::min(lists_.size(), 2 * nprobe + 8)
+                                              : nprobe;
     order.resize(queries.rows * few);
     values.resize(queries.rows * few);
-    nearest.assign_top(queries, few, order.data(), values.data(), num_threads);
+    nearest.assign_top(queries, few, order.data(), values.data(), params.num_threads);
     for (std::size_t i = 0; i < queries.rows; ++i) {
         if (take(few, i, few == lists_.size())) continue;
         std::vector<std::uint32_t> all(lists_.size());
@@ -197,11 +230,12 @@ std::unique_ptr<codec::Scorer> IvfIndex::prepare_for_list(ConstMatrix queries, s
 }
 
 // The best places of every query.
-std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, std::size_t keep,
+std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, Keep keep,
                                         const Bitset* allowed, const TieOrder* order, int num_threads) const {
     const std::size_t nq = probes.size();
-    std::vector<TopK> pools(nq, TopK(keep, order));
-    if (keep == 0) return pools;
+    std::vector<TopK> pools;
+    for (std::size_t q = 0; q < nq; ++q) pools.emplace_back(keep.of(probes.scarcity[q]), order);
+    if (keep.usual == 0) return pools;
     const auto threads = static_cast<std::size_t>(num_threads);
     constexpr std::size_t kAll = ~std::size_t{0} / 2, kOrderedLists = 4;
     if (nq >= threads || threads == 1) {
@@ -249,7 +283,7 @@ RowLists IvfIndex::rows_in(const Probes& probes, const Slots& slots, std::size_t
 }
 
 RowLists IvfIndex::best_of_lists(const codec::Scorer* scorer, ConstMatrix queries, const Probes& probes,
-                                 const Slots& slots, std::size_t k, std::size_t keep, bool exact_last,
+                                 const Slots& slots, std::size_t k, Keep keep, bool exact_last,
                                  int num_threads) const {
     if (scorer == nullptr) {
         constexpr std::size_t kChunk = 64;  // queries; bounds the memory of their rows
@@ -281,6 +315,7 @@ SearchResult IvfIndex::search_lists(ConstMatrix queries, const SearchParams& par
     const std::size_t nprobe = nprobe_of(params);
     const bool exact_last = codec_ == nullptr || settles(params);
     const std::size_t keep = codec_ == nullptr ? k : candidates(params, k, slots.matches);
+    const Keep pool{keep, exact_last && params.rerank < 0 ? slots.matches : keep};
     SearchResult out;
     out.plan = codec_ == nullptr ? "cells" : exact_last ? "cells+rerank" : "cells+codes";
     out.matches = slots.matches;
@@ -291,10 +326,10 @@ SearchResult IvfIndex::search_lists(ConstMatrix queries, const SearchParams& par
     std::size_t visited = 0;
     for (std::size_t q = 0; q < queries.rows; q += kBatch) {
         const ConstMatrix part = queries.slice(q, std::min(queries.rows, q + kBatch));
-        const Probes probes = choose_lists(part, nprobe, k, slots, params.num_threads);
+        const Probes probes = choose_lists(part, params, k, slots);
         for (std::uint32_t l : probes.lists) visited += slots.filtered ? slots.counts[l] : lists_[l].n;
         const std::unique_ptr<codec::Scorer> scorer = prepare(q, part);
-        for (auto& rows : best_of_lists(scorer.get(), part, probes, slots, k, keep, exact_last, params.num_threads)) {
+        for (auto& rows : best_of_lists(scorer.get(), part, probes, slots, k, pool, exact_last, params.num_threads)) {
             hits.push_back(std::move(rows));
         }
     }
@@ -343,7 +378,10 @@ RowLists IvfIndex::range_of_codes(ConstMatrix queries, float threshold, const Bi
     const std::vector<float> z = codec::copies_for_metric(queries, dim_, metric_);
     queries = {z.data(), queries.rows, dim_};
     Slots slots;
-    const Probes probes = choose_lists(queries, lists_.size(), 0, slots, num_threads);
+    SearchParams all;
+    all.nprobe = lists_.size();
+    all.num_threads = num_threads;
+    const Probes probes = choose_lists(queries, all, 0, slots);
     const auto scorer = scores_by_list() ? nullptr : codec_->prepare(queries, num_threads);
     const codec::BlockView view{lists_.codes(), lists_.places()};
     const float factor = residual_ && metric_ == Metric::l2 && !scores_by_list() ? 2.0f : 1.0f;

@@ -122,6 +122,22 @@ def test_filters_are_honoured_and_counts_are_full(codec: str) -> None:
     assert hits.ids.tolist() == kept[truth(q, "cosine", 10, index.get(kept))].tolist()
 
 
+def test_filters_that_leave_nothing_near_the_query() -> None:
+    sample = rz.datasets.load_sample()
+    q = sample.queries[:20]
+    index = rz.IVFIndex(384, metric="cosine")
+    index.add(sample.documents)
+    scores = q @ sample.documents.T
+    far = scores < np.partition(scores, -100, axis=1)[:, -100:-99]
+    wanted = np.argsort(np.where(far, -scores, np.inf), axis=1, kind="stable")[:, :10]
+    chosen = index.search(q, 10, filter=list(far))
+    assert rz.recall(chosen.ids, wanted) >= 0.9
+    few = index.search(q, 10, nprobe=4, filter=list(far))  # as many lists as asked for
+    assert rz.recall(few.ids, wanted) < 0.8
+    assert np.mean(few.stats["visited"]) < np.mean(chosen.stats["visited"]) / 4
+    assert (few.counts == 10).all()
+
+
 @pytest.mark.parametrize("codec", ["none", "auto", "scalar"])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_rows_come_and_go_without_training(codec: str, metric: str) -> None:
