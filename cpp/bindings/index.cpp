@@ -282,7 +282,7 @@ void register_index(py::module_& m) {
         .def("take_back", &take_back, py::arg("ids"), py::arg("max_id"))
         .def_property_readonly("max_id", [](const TableIndex& i) { return without_gil([&] { return i.max_id(); }); })
         .def("get", &get, py::arg("ids"))
-        .def("contains", [](const TableIndex& i, const py::object& ids) { 
+        .def("contains", [](const TableIndex& i, const py::object& ids) {
                  const IdList given = to_ids(ids);
                  return without_gil([&] { return i.contains(given); });
              },

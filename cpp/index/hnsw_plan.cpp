@@ -40,7 +40,6 @@ std::vector<FilterGroup> HNSWIndex::PlannedSearch::groups() const {
         // Rows of a change that is not committed yet may be walked over, not returned.
         if (g.allowed == nullptr && view_->graph.n != n_) g.allowed = {std::shared_ptr<void>(), &index_.live_};
         g.matches = g.allowed ? g.allowed->count() : n_;
-        
     });
     return out;
 }
@@ -243,7 +242,6 @@ SearchResult HNSWIndex::PlannedSearch::result() {
     out.visited /= nq;
     out.reranked /= nq;
     out.matches = notes_.empty() ? 0 : notes_[0].matches;
-
     out.notes = std::move(notes_);
     if (exact_last_) return index_.finish(std::move(hits_), std::move(out));
     return index_.settle_hits(*view_, queries_, std::move(hits_), scorers_, params_, std::move(out));

@@ -13,6 +13,7 @@ from residua._code_rows import CodeRows
 from residua._collect import Found, Rows, add_details, collect_hits, collect_ranges, takes_texts
 from residua._columns import as_cells, as_dict
 from residua._progress import reporter
+from residua._saved import Saved
 from residua._search_options import as_rerank, as_scoring, as_threshold
 from residua._settings import Settings
 from residua._staged_add import add_and_fit, unless_it_fails
@@ -23,7 +24,6 @@ from residua._validate import (
     as_flag,
     as_ids,
     as_k,
-    as_path,
     as_threads,
     as_vectors,
     check_sample,
@@ -41,7 +41,7 @@ _Self = TypeVar("_Self", bound="Index")
 Steps = Callable[[int, int], None] | None
 
 
-class Index(CodeRows, Settings):
+class Index(CodeRows, Settings, Saved):
     """A collection of vectors that is searched; its classes differ in how."""
 
     _native: _core.Index
@@ -411,20 +411,6 @@ class Index(CodeRows, Settings):
     def memory(self) -> dict[str, int]:
         """Return the bytes of every part; their sum is the index."""
         return self._native.memory()
-
-    def save(self, path: Any) -> None:
-        """Write the index to ``path``, atomically; read it back with :func:`residua.load`.
-
-        Parameters
-        ----------
-        path
-            str or os.PathLike; folders are not created.
-
-        Raises
-        ------
-        FileError: the folder is missing, the path is a directory, …
-        """
-        self._native.save(as_path(path))
 
     def __len__(self) -> int:
         return len(self._native)

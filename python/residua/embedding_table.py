@@ -9,15 +9,16 @@ import numpy as np
 
 from residua import _core
 from residua._codec import Codec
+from residua._saved import Saved
 from residua._typing import AnyArray, ArrayLike, FloatArray
-from residua._validate import as_path, as_threads, as_vectors, refuse_zero_rows, whole_numbers
+from residua._validate import as_threads, as_vectors, refuse_zero_rows, whole_numbers
 from residua.codecs import refuse_query_side, wrap
 from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ShapeError
 
 __all__ = ["EmbeddingTable"]
 
 
-class EmbeddingTable:
+class EmbeddingTable(Saved):
     """Keep vectors as codes and read rows back as float32, for tables that do not fit in memory as floats.
 
     A table is made once and does not change. Any number of threads may read it, and a saved one can be
@@ -156,21 +157,6 @@ class EmbeddingTable:
     def memory(self) -> dict[str, int]:
         """Return bytes per part: ``codes`` and ``codec``; a mapped table's codes count in full."""
         return self._native.memory()
-
-    def save(self, path: Any) -> None:
-        """Write the table to ``path``, atomically; read it back with :func:`residua.load`.
-
-        Parameters
-        ----------
-        path
-            str or os.PathLike; folders are not created.
-
-        Raises
-        ------
-        FileError
-            An OSError: the folder is missing, the path is a directory, …
-        """
-        self._native.save(as_path(path))
 
     def __repr__(self) -> str:
         return f"EmbeddingTable({len(self)} rows, {self._codec!r})"

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from residua import _core
+from residua._saved import Saved
 from residua._tokens import as_tokens
 from residua._typing import AnyArray, ArrayLike, FloatArray
-from residua._validate import as_choice, as_dim, as_flag, as_floats, as_int, as_path, as_seed, as_threads
+from residua._validate import as_choice, as_dim, as_flag, as_floats, as_int, as_seed, as_threads
 from residua.errors import InvalidValueError, ShapeError
 
 __all__ = ["FDEncoder"]
@@ -19,7 +20,7 @@ _PROJECTIONS = ("count_sketch", "dense", "identity")
 _MAX_OUTPUT = 2**26
 
 
-class FDEncoder:
+class FDEncoder(Saved):
     """Turn sets of token vectors into single vectors whose inner product estimates MaxSim.
 
     MUVERA (arXiv 2405.19504): ``reps`` times, ``k_sim`` random hyperplanes send every token to one of
@@ -208,21 +209,6 @@ class FDEncoder:
         if bad >= 0:
             raise InvalidValueError(f"tokens: sums of set {bad} overflow float32; scale the tokens down")
         return out[0] if sets.single else out
-
-    def save(self, path: Any) -> None:
-        """Write the encoder to ``path``, atomically; read it back with :func:`residua.load`.
-
-        Parameters
-        ----------
-        path
-            str or os.PathLike; folders are not created.
-
-        Raises
-        ------
-        FileError
-            An OSError: the folder is missing, the path is a directory, …
-        """
-        self._native.save(as_path(path))
 
     def __repr__(self) -> str:
         shown = {k: v for k, v in self.config.items() if k != "center" and v is not None}

@@ -9,9 +9,10 @@ import numpy as np
 
 from residua import _core
 from residua._codec import Codec
+from residua._saved import Saved
 from residua._tokens import Tokens, as_tokens
 from residua._typing import AnyArray, ArrayLike, FloatArray
-from residua._validate import as_choice, as_int, as_path, as_threads
+from residua._validate import as_choice, as_int, as_threads
 from residua.codecs import RecurrentBinaryCodec, wrap
 from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 
@@ -22,7 +23,7 @@ _FIT_TOKENS = 50_000
 _POOL_RUN = 512  # tokens that are clustered together
 
 
-class TokenStore:
+class TokenStore(Saved):
     """Keep the tokens of documents as recurrent codes of 4, 2 or 1 bits per dim, for :func:`maxsim`.
 
     Codes stand document by document in blocks of 32 tokens and are scored as they are, by integer arithmetic.
@@ -150,21 +151,6 @@ class TokenStore:
     def memory(self) -> dict[str, int]:
         """Return bytes per part: ``codes`` (whole blocks of 32 tokens), ``offsets`` and ``codec``."""
         return self._native.memory()
-
-    def save(self, path: Any) -> None:
-        """Write the store to ``path``, atomically; read it back with :func:`residua.load`, mapped or not.
-
-        Parameters
-        ----------
-        path
-            str or os.PathLike; folders are not created.
-
-        Raises
-        ------
-        FileError
-            An OSError: the folder is missing, the path is a directory, …
-        """
-        self._native.save(as_path(path))
 
     def __repr__(self) -> str:
         return f"TokenStore({len(self)} documents, {self.n_tokens} tokens, {self._codec!r})"
