@@ -18,6 +18,7 @@ namespace {
 
 constexpr double kLikely = 1.6;           // deviations of estimates within which a row may belong to the result
 constexpr double kAlmostSure = 4.0;       // … where it was found that candidates were too few
+constexpr std::size_t kSampledErrors = 32; // candidates that tell of the errors of all
 constexpr std::size_t kMaxGathered = std::size_t{32} << 20;  // bytes; more is scanned where it lies
 
 float worst_of(std::span<const ScoredRow> rows) {
@@ -133,13 +134,14 @@ void HNSWIndex::PlannedSearch::scan_masked(const FilterGroup& group, std::span<c
 HNSWIndex::PlannedSearch::Errors HNSWIndex::PlannedSearch::errors_of(std::span<const ScoredRow> candidates,
                                                                     std::uint32_t query) {
     std::call_once(floats_once_, [this] { floats_ = index_.float_scorer(queries_); });
+    const std::size_t step = std::max<std::size_t>(1, candidates.size() / kSampledErrors);
     std::vector<std::uint32_t> rows;
-    for (const ScoredRow& c : candidates) rows.push_back(c.row);
+    for (std::size_t i = 0; i < candidates.size(); i += step) rows.push_back(candidates[i].row);
     std::vector<float> exact(rows.size());
     floats_->score(nullptr, rows.data(), rows.size(), query, exact.data());
     double sum = 0, squares = 0;
     for (std::size_t i = 0; i < rows.size(); ++i) {
-        const double error = static_cast<double>(exact[i]) - candidates[i].score;
+        const double error = static_cast<double>(exact[i]) - candidates[i * step].score;
         sum += error;
         squares += error * error;
     }

@@ -17,7 +17,7 @@
 namespace residua::index {
 
 inline constexpr double kFewRows = 50'000.0;     // among which as many candidates are enough as a walk has
-inline constexpr std::size_t kFilteredEf = 192;   // rows that a walk with a filter keeps by default
+inline constexpr std::size_t kFilteredEf = 96;    // rows that a walk with a filter keeps by default
 inline constexpr std::size_t kCandidates = 128;   // … and that a scan does
 
 // Queries that share a filter.

@@ -23,6 +23,15 @@ namespace {
 
 constexpr std::size_t kChunk = 16;  // queries of a task
 
+// The `keep` best rows of the beam that are allowed.
+void keep_allowed(WalkScratch& s, const Bitset& allowed, std::size_t keep) {
+    s.found.reset(keep);
+    for (std::size_t i = 0; i < s.beam.size() && !s.found.full(); ++i) {
+        const ScoredRow r = s.beam[i];
+        if (r.row < allowed.size() && allowed.test(r.row)) s.found.push(r.score, r.row);
+    }
+}
+
 }  // namespace
 
 std::unique_ptr<WalkScratch> HNSWIndex::take_scratch() const {
@@ -150,7 +159,11 @@ void HNSWIndex::walk_plainly(const View& v, Scorers& scorers, std::span<const st
     };
     parallel_for(queries.size(), kChunk, num_threads, [&](std::size_t begin, std::size_t end, int) {
         Scratches scratch(*this, end - begin);
-        const auto ended = [&](std::size_t i) { take(queries[i], *scratch[i - begin]); };
+        const auto ended = [&](std::size_t i) {
+            WalkScratch& s = *scratch[i - begin];
+            if (edges != nullptr && allowed != nullptr) keep_allowed(s, *allowed, keep);
+            take(queries[i], s);
+        };
         // collector(i): what sees the rows that the walk of a query scores.
         const auto walk_all = [&](auto collector) {
             if (edges != nullptr) {
@@ -165,7 +178,8 @@ void HNSWIndex::walk_plainly(const View& v, Scorers& scorers, std::span<const st
                             collector(i));
             }, ended);
         };
-        if (allowed == nullptr) {
+        // Records pay as long as rows outside of the beam are not looked at: what passes is taken from a beam wide enough.
+        if (allowed == nullptr || edges != nullptr) {
             walk_all([](std::size_t) { return CollectNone(); });
         } else {
             walk_all([&](std::size_t i) {

@@ -41,7 +41,7 @@ PlanCosts default_costs(const PlanSizes& s) {
     c.unit = 0.2f + code / 40.0f;
     c.pack = s.turbo ? 15.0f + code / 2.0f : 26.0f * code;
     c.enter = 30.0f;
-    c.hop = 60.0f + degree * (s.turbo ? 3.0f + code / 4.0f : 0.5f * (c.row + 4.0f));
+    c.hop = 60.0f + degree * (s.turbo ? 1.0f + code / 12.0f : 0.5f * (c.row + 4.0f));
     c.two_hops = degree * (35.0f + c.row);
     c.start = s.turbo ? entries * (0.5f + code / 25.0f) : entries * c.row;
     return c;

@@ -233,7 +233,7 @@ class HNSWIndex(Index):
             code scores only; an integer says how many, True as None. Without a codec all scores are exact.
         ef
             How many of the best rows a walk keeps, at least 1; less than k acts as k. More finds more of the
-            true neighbours and takes longer. None is 64, and 192 with a filter.
+            true neighbours and takes longer. None is 64, and 96 with a filter.
         plan
             How rows that pass a filter are found: ``"auto"`` estimates what each way costs and takes the
             cheapest, per query; ``"scan"`` scores all of them, ``"graph"`` walks over all rows, with a wider
