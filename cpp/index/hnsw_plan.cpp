@@ -20,6 +20,7 @@ constexpr std::size_t kChunk = 16;        // queries of a task
 constexpr std::size_t kShared = 16;       // queries of a filter that are worth all threads
 constexpr std::size_t kSampled = 64;      // matches that a filtered walk looks at before it starts
 constexpr std::size_t kSampledStarts = 4; // … and of which it starts from the best
+constexpr double kMostScarce = 4.0;
 constexpr double kPrior = 16.0;           // rows that the share of the index counts for beside those near the query
 
 }  // namespace
@@ -90,8 +91,9 @@ void HNSWIndex::PlannedSearch::choose(const FilterGroup& group, std::vector<std:
             const std::uint32_t q = group.queries[i];
             QueryNote& note = notes_[q];
             note.local_rate = look_around(q, group, scores);
-            note.costs[1] = static_cast<float>(graph_cost(costs_, widened(ef, note.local_rate, n_), keep));
-            note.costs[2] = static_cast<float>(filtered_graph_cost(costs_, ef, keep, note.local_rate));
+            const std::size_t beam = beam_of(group, note.local_rate);
+            note.costs[1] = static_cast<float>(graph_cost(costs_, widened(beam, note.local_rate, n_), keep));
+            note.costs[2] = static_cast<float>(filtered_graph_cost(costs_, beam, keep, note.local_rate));
             const float best = std::min({note.costs[0], note.costs[1], note.costs[2]});
             note.plan = params_.plan != Plan::automatic ? params_.plan
                         : best == note.costs[0]         ? Plan::scan
@@ -102,6 +104,12 @@ void HNSWIndex::PlannedSearch::choose(const FilterGroup& group, std::vector<std:
     for (const std::uint32_t q : group.queries) {
         (notes_[q].plan == Plan::scan ? scans : notes_[q].plan == Plan::graph ? plain : filtered).push_back(q);
     }
+}
+
+std::size_t HNSWIndex::PlannedSearch::beam_of(const FilterGroup& group, double local_rate) const {
+    if (index_.codec_ != nullptr) return ef_of(group);
+    const double scarce = std::clamp(share(group) / std::max(local_rate, 1e-9), 1.0, kMostScarce);
+    return std::min(n_, static_cast<std::size_t>(static_cast<double>(ef_of(group)) * scarce));
 }
 
 void HNSWIndex::PlannedSearch::score_entries(std::size_t query, std::vector<float>& scores) const {
@@ -146,11 +154,11 @@ float HNSWIndex::PlannedSearch::look_around(std::size_t query, const FilterGroup
 
 void HNSWIndex::PlannedSearch::walk_plain(const FilterGroup& group, std::span<const std::uint32_t> queries,
                                           std::vector<std::uint32_t>& scans, int threads) {
-    const std::size_t k = k_of(group), ef = ef_of(group), keep = keep_of_walk(group);
+    const std::size_t k = k_of(group), keep = keep_of_walk(group);
     // Walks of one width go together.
     std::map<std::size_t, std::vector<std::uint32_t>> by_beam;
     for (const std::uint32_t q : queries) {
-        const std::size_t beam = widened(ef, notes_[q].local_rate, n_);
+        const std::size_t beam = widened(beam_of(group, notes_[q].local_rate), notes_[q].local_rate, n_);
         by_beam[std::bit_ceil(beam) == beam ? beam : beam - beam % std::max<std::size_t>(1, std::bit_floor(beam) / 8)].push_back(q);
     }
     for (const auto& [beam, some_queries] : by_beam) {
@@ -162,7 +170,7 @@ void HNSWIndex::PlannedSearch::walk_plain(const FilterGroup& group, std::span<co
                                 for (std::size_t i = 0; i < std::min(keep, best.size()); ++i) hits_[q].push_back(best[i]);
                                 // What lies beyond the beam was met by chance; few matches in it say that the
                                 // rows of the result may lie elsewhere.
-                                const std::size_t wanted = std::max(k, ef / 2);
+                                const std::size_t wanted = std::max(k, ef_of(group) / 2);
                                 std::size_t inside = 0;
                                 for (std::size_t i = 0; i < s.beam.size() && inside < wanted; ++i) {
                                     const std::uint32_t r = s.beam[i].row;
@@ -200,7 +208,7 @@ std::vector<ScoredRow> HNSWIndex::PlannedSearch::starts(std::size_t query, const
 void HNSWIndex::PlannedSearch::walk_filtered(const FilterGroup& group, std::span<const std::uint32_t> queries,
                                              std::vector<std::uint32_t>& scans, int threads) {
     if (group.allowed == nullptr) return walk_plain(group, queries, scans, threads);
-    const std::size_t ef = ef_of(group), keep = keep_of_walk(group);
+    const std::size_t keep = keep_of_walk(group);
     std::vector<std::uint32_t> sample;
     const std::vector<std::uint32_t> rows = matching_rows(group, n_);
     const std::size_t step = std::max<std::size_t>(1, rows.size() / kSampled);
@@ -217,7 +225,7 @@ void HNSWIndex::PlannedSearch::walk_filtered(const FilterGroup& group, std::span
             const auto score = [&](const std::uint32_t* r, std::size_t m, float* out) { scorer.score(codes, r, m, q, out); };
             const auto fetch = [&](const std::uint32_t* r, std::size_t m) { scorer.prefetch(codes, r, m); };
             FilteredWalk walk(view_->graph, *group.allowed, score, fetch, s);
-            walk.run(ef, starts(q, group, sample));
+            walk.run(beam_of(group, notes_[q].local_rate), starts(q, group, sample));
             notes_[q].visited += s.visited.count();
             notes_[q].reranked = exact_last_ ? keep : 0;
             for (std::size_t j = 0; j < std::min(keep, s.beam.size()); ++j) hits_[q].push_back(s.beam[j]);

@@ -46,6 +46,9 @@ private:
                 std::vector<std::uint32_t>& filtered, int threads);
     // Scores of the entries, and the share of matches near the best of them.
     float look_around(std::size_t query, const FilterGroup& group, std::vector<float>& scores) const;
+    // Matches that a walk keeps. Scores of floats have no errors that tell of matches missed far from the query, so there
+    // more are kept where few lie near it.
+    std::size_t beam_of(const FilterGroup& group, double local_rate) const;
     void score_entries(std::size_t query, std::vector<float>& scores) const;
     void scan(const FilterGroup& group, std::span<const std::uint32_t> queries, std::size_t keep, int threads);
     void scan_masked(const FilterGroup& group, std::span<const std::uint32_t> queries, std::size_t keep, int threads);
