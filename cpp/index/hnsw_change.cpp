@@ -307,6 +307,7 @@ void HNSWIndex::prepare_edges(const codec::Codec& codec, Change& change, std::sp
         codec.from_rows(change.moved_codes.data() + it->second, 1, out);
     };
     change.edges = edges_.prepare(codec, graph_, graph_.changed_rows(), code, num_threads);
+    if (!keeps_units()) return;
     change.unit_codec = &codec;
     change.units = units_.prepare(codec, codes_.size() / codec.row_bytes(), recoded, code, num_threads);
 }
@@ -365,7 +366,7 @@ void HNSWIndex::keep_rows(std::span<const std::uint32_t> keep) {
             };
             edges.commit(edges.prepare(*codec_, graph, all, code, default_num_threads()));
             CodeUnits units;
-            units.commit(*codec_, units.prepare(*codec_, all.size(), all, code, default_num_threads()));
+            if (keeps_units()) units.commit(*codec_, units.prepare(*codec_, all.size(), all, code, default_num_threads()));
             edges_ = std::move(edges);
             units_ = std::move(units);
         }

@@ -77,7 +77,7 @@ void HNSWIndex::save_parts(store::Writer& out) const {
     if (codec_) out.put<std::uint8_t>("codes", codes_.span().first(ids_.rows() * codec_->row_bytes()));
     if (codec_ && params_.turbo) {
         edges_.save(out);
-        units_.save(out);
+        if (keeps_units()) units_.save(out);
     }
 }
 
@@ -147,7 +147,7 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
         out->edges_.load(in, *out->codec_, out->graph_, code);
         if (in.has("units")) {
             out->units_.load(in, *out->codec_, n);
-        } else {  // a file of an earlier version
+        } else if (out->keeps_units()) {  // a file of an earlier version
             std::vector<std::uint32_t> all(n);
             std::iota(all.begin(), all.end(), 0u);
             out->units_.commit(*out->codec_, out->units_.prepare(*out->codec_, n, all, code, default_num_threads()));

@@ -118,6 +118,8 @@ private:
                              SearchResult out) const;
 
     // Searching with a filter (hnsw_plan.cpp).
+    // Scans of what a filter leaves read all codes once more, in units; only an index with columns pays for these.
+    bool keeps_units() const { return params_.turbo && !columns_.empty(); }
     PlanCosts costs_of(const View& v) const;
     PlanCosts measure() const;
     void set_costs(const PlanCosts& costs);
@@ -145,7 +147,7 @@ private:
     Graph graph_;
     GrowArray<std::uint8_t> codes_;  // in row form
     EdgeStore edges_;                // turbo, once there is a codec
-    CodeUnits units_;                // the same
+    CodeUnits units_;                // the same, for filters by columns
     Bitset live_;
     Placement placement_;
     std::atomic<std::size_t> unrepaired_{0};  // rows removed since the last repair

@@ -263,6 +263,7 @@ PlanCosts HNSWIndex::costs_of(const View& v) const {
     s.degree = v.graph.degree;
     s.entries = v.graph.entries->size();
     s.turbo = params_.turbo && codec_ != nullptr;
+    s.units = s.turbo && keeps_units();
     return default_costs(s);
 }
 

@@ -39,7 +39,7 @@ PlanCosts default_costs(const PlanSizes& s) {
     c.settle = 20.0f + vector / 25.0f;
     c.row = s.code_bytes == 0 ? c.settle : 10.0f + code / 8.0f;
     c.unit = 0.2f + code / 40.0f;
-    c.pack = s.turbo ? 15.0f + code / 2.0f : 26.0f * code;
+    c.pack = s.units ? 15.0f + code / 2.0f : 26.0f * code;
     c.enter = 30.0f;
     c.hop = 60.0f + degree * (s.turbo ? 1.0f + code / 12.0f : 0.5f * (c.row + 4.0f));
     c.two_hops = degree * (35.0f + c.row);

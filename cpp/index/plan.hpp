@@ -44,6 +44,7 @@ struct PlanSizes {
     std::size_t degree = 0;   // of the graph
     std::size_t entries = 0;  // at which walks start
     bool turbo = false;       // neighbours' codes lie beside each list
+    bool units = false;       // codes of all rows are kept in units
 };
 
 PlanCosts default_costs(const PlanSizes& sizes);
