@@ -22,7 +22,8 @@ from residua.results import Hits
 __all__ = ["HNSWIndex"]
 
 _AUTO = "auto "  # recipe of a codec that nobody asked for
-_AUTO_BITS = 2.0
+_AUTO_BITS = 5 / 3  # per dim of what kept vectors settle
+_LAST_BITS = 2.0  # … of codes that are all there is
 _TURBO_BITS = 256  # of a code, where half a bit per dim is not more
 _CODEC_ROWS = 50_000
 _PLANS = ("auto", "scan", "graph", "filtered_graph")
@@ -40,9 +41,9 @@ class HNSWIndex(Index):
     metric
         ``"cosine"``, ``"ip"`` (inner product) or ``"l2"`` (squared distance).
     codec
-        What the walk scores: ``"auto"`` takes recurrent codes, of two bits per dim in the compact layout and
-        of 256 bits or half a bit per dim in the turbo layout; None the float32 vectors; a codec its codes,
-        an untrained one is fitted.
+        What the walk scores: ``"auto"`` takes recurrent codes, of 5/3 bits per dim in the compact layout (2
+        without kept vectors) and of 256 bits or half a bit per dim in the turbo layout; None the float32
+        vectors; a codec its codes, an untrained one is fitted.
     vectors
         What is kept for exact re-ranking, as for :class:`FlatIndex`.
     M
@@ -106,7 +107,8 @@ class HNSWIndex(Index):
         if layout == "auto":
             turbo = codec == "auto" and vectors != "none"
         if isinstance(codec, str) and codec == "auto":
-            bits = min(max(_TURBO_BITS / dim, 0.5), 4.0) if turbo else _AUTO_BITS
+            compact_bits = _LAST_BITS if vectors == "none" else _AUTO_BITS
+            bits = min(max(_TURBO_BITS / dim, 0.5), 4.0) if turbo else compact_bits
             chosen: Codec | None = RecurrentBinaryCodec(dim, bits, seed=seed)
         elif isinstance(codec, str):
             raise InvalidTypeError(f"codec must be 'auto', None or a codec, got {codec!r}")
