@@ -23,6 +23,8 @@ from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
 from residua.multivector import ball_carve, maxsim, maxsim_tokens, maxsim_topk
+from residua.multivector_index import MultiVectorIndex
+from residua.pylate_index import PyLateIndex
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
 from residua.token_store import TokenStore, pool_tokens
@@ -43,7 +45,9 @@ __all__ = [
     "HNSWIndex",
     "Hits",
     "IVFIndex",
+    "MultiVectorIndex",
     "PQCodec",
+    "PyLateIndex",
     "RangeHits",
     "RecurrentBinaryCodec",
     "ResidualCodec",

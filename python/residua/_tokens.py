@@ -10,7 +10,7 @@ import numpy as np
 from residua import _core
 from residua._typing import AnyArray, IntArray
 from residua._validate import as_array
-from residua.errors import DtypeError, InvalidTypeError, NonFiniteError, ShapeError
+from residua.errors import DtypeError, InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 
 _FORMS = (
     "a list of (t, dim) arrays, (tokens (T, dim), offsets (n + 1,)), or a padded (n, t, dim) array with mask="
@@ -61,6 +61,43 @@ def as_tokens(
     keep = _as_mask(mask, (n, t), name)
     offsets = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
     return _checked(a[keep], offsets, dim, name, what, kept=keep, unchecked=unchecked)
+
+
+def as_queries(q_tokens: Any, dim: int | None, mask: Any = None) -> Tokens:
+    """Read queries as float32, none of which may be empty."""
+    q = as_tokens(q_tokens, dim, "q_tokens", "query", mask)
+    empty = np.flatnonzero(np.diff(q.offsets) == 0)
+    if len(empty):
+        which = "the query" if q.single else f"query {empty[0]}"
+        raise InvalidValueError(f"q_tokens: {which} has no tokens (or a mask hides all), which ranks nothing")
+    return q._replace(flat=q.flat.astype(np.float32, copy=False))
+
+
+def pick(sets: Tokens, numbers: IntArray) -> Tokens:
+    """Copy some of the sets."""
+    lengths = np.diff(sets.offsets)[numbers]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    rows = np.arange(offsets[-1]) + np.repeat(sets.offsets[numbers] - offsets[:-1], lengths)
+    return Tokens(sets.flat[rows], offsets, False)
+
+
+def part(sets: Tokens, first: int, last: int) -> tuple[AnyArray, IntArray]:
+    """Sets ``first`` to ``last - 1`` as users give them, without a copy of their tokens."""
+    offsets = sets.offsets[first : last + 1]
+    return sets.flat[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def refuse_overflow(sets: Tokens, name: str) -> None:
+    """Raise where float16 cannot hold a value."""
+    largest = np.finfo(np.float16).max
+    if sets.flat.dtype == np.float16 or not len(sets.flat) or np.abs(sets.flat).max() <= largest:
+        return
+    bad = int(np.argmax(np.abs(sets.flat).max(axis=1) > largest))
+    owner = int(np.searchsorted(sets.offsets, bad, side="right")) - 1
+    raise NonFiniteError(
+        f"{name}: document {owner}, token {bad - int(sets.offsets[owner])} overflows float16, which holds at "
+        f"most {largest:.0f}; scale the tokens or keep them as float32"
+    )
 
 
 def _from_list(tokens: Any, dim: int | None, name: str, what: str, unchecked: bool) -> Tokens:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from residua import _core
-from residua._tokens import Tokens, as_tokens
+from residua._tokens import Tokens, as_queries, as_tokens
 from residua._typing import ArrayLike, FloatArray, IntArray
 from residua._validate import as_array, as_floats, as_k, as_number, as_threads
 from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ShapeError
@@ -75,7 +75,7 @@ def maxsim(
     """
     threads = as_threads(num_threads)
     q, docs, numbers, scales = _inputs(q_tokens, doc_tokens, q_mask, doc_mask, doc_scales, documents)
-    q = q if tau is None else _carved(q, tau)
+    q = q if tau is None else carved(q, tau)
     if isinstance(docs, TokenStore):
         out = docs._native.maxsim(q.flat, q.offsets, numbers, threads)
     else:
@@ -217,7 +217,8 @@ def ball_carve(q_tokens: Any, tau: float) -> FloatArray:
     return np.stack(sums) if sums else np.empty_like(x)
 
 
-def _carved(q: Tokens, tau: float) -> Tokens:
+def carved(q: Tokens, tau: float) -> Tokens:
+    """Carve every query."""
     parts = [ball_carve(q.flat[a:b], tau) for a, b in zip(q.offsets, q.offsets[1:], strict=False)]
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
     return Tokens(np.concatenate(parts) if parts else q.flat, offsets, q.single)
@@ -243,13 +244,7 @@ def _inputs(
             scales = as_floats(doc_scales, "doc_scales")
             if len(scales) != len(docs.flat):
                 raise ShapeError(f"doc_scales: {len(scales)} values for {len(docs.flat)} tokens that count")
-    q = as_tokens(q_tokens, dim if len(docs) else None, "q_tokens", "query", q_mask)
-    empty = np.flatnonzero(np.diff(q.offsets) == 0)
-    if len(empty):
-        which = "the query" if q.single else f"query {empty[0]}"
-        raise InvalidValueError(f"q_tokens: {which} has no tokens (or a mask hides all), which ranks nothing")
-    if q.flat.dtype != np.float32:
-        q = Tokens(q.flat.astype(np.float32), q.offsets, q.single)
+    q = as_queries(q_tokens, dim if len(docs) else None, q_mask)
     return q, docs, _as_numbers(documents, len(docs)), scales
 
 
