@@ -10,7 +10,7 @@ import numpy as np
 from residua import _core
 from residua._typing import AnyArray, IntArray
 from residua._validate import as_array
-from residua.errors import DtypeError, InvalidTypeError, NonFiniteError, ShapeError
+from residua.errors import DtypeError, InvalidTypeError, NonFiniteError, OutOfRangeError, ShapeError
 
 _FORMS = (
     "a list of (t, dim) arrays, (tokens (T, dim), offsets (n + 1,)), or a padded (n, t, dim) array with mask="
@@ -61,6 +61,19 @@ def as_tokens(
     keep = _as_mask(mask, (n, t), name)
     offsets = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
     return _checked(a[keep], offsets, dim, name, what, kept=keep, unchecked=unchecked)
+
+
+def as_numbers(documents: Any, n: int) -> IntArray:
+    """Return numbers of documents as int64; raise unless all are below ``n``."""
+    a = as_array(documents, "documents")
+    if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
+        raise InvalidTypeError(
+            f"documents: expected numbers of documents, (m,) integers, got {a.dtype} {a.shape}"
+        )
+    bad = np.flatnonzero((a < 0) | (a >= n))
+    if len(bad):
+        raise OutOfRangeError(f"documents: {a[bad[0]]} is not one of the {n} documents")
+    return np.ascontiguousarray(a, np.int64)
 
 
 def _from_list(tokens: Any, dim: int | None, name: str, what: str, unchecked: bool) -> Tokens:
