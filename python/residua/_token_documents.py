@@ -18,7 +18,7 @@ from residua._first_stage import (
 )
 from residua._index import Index
 from residua._progress import reporter
-from residua._tokens import Tokens, as_tokens, pick, refuse_overflow
+from residua._tokens import Tokens, as_tokens, pick
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, IntArray, Progress
 from residua._validate import as_choice, as_flag, as_ids, as_threads
 from residua.errors import InvalidValueError
@@ -171,8 +171,6 @@ class TokenDocuments:
         if upsert and given is None:
             raise InvalidValueError("upsert=True needs ids")
         as_cells(columns, self._state.stage._native.fields, n)  # refuses before anything is done
-        if self._token_codec == "float16":
-            refuse_overflow(sets, "tokens")
         with self._changes:
             replaced = [] if given is None else self._ids.check_new(given, upsert=upsert)
             if not self.is_trained and len(self) + n >= _FIT_AT and len(sets.flat):
@@ -184,7 +182,7 @@ class TokenDocuments:
                 add_vectors(state.stage, state.encoder, sets, numbers, num_threads, report)
                 if columns is not None:
                     state.stage.set_columns(numbers, columns)
-                state.store._native.add(sets.flat.astype(np.float32, copy=False), sets.offsets, threads)
+                state.store._native.add(sets.flat, sets.offsets, threads)
             except BaseException:
                 state.stage.remove(numbers, missing="ignore")
                 raise

@@ -10,7 +10,14 @@ import numpy as np
 from residua import _core
 from residua._typing import AnyArray, IntArray
 from residua._validate import as_array
-from residua.errors import DtypeError, InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from residua.errors import (
+    DtypeError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    OutOfRangeError,
+    ShapeError,
+)
 
 _FORMS = (
     "a list of (t, dim) arrays, (tokens (T, dim), offsets (n + 1,)), or a padded (n, t, dim) array with mask="
@@ -70,7 +77,7 @@ def as_queries(q_tokens: Any, dim: int | None, mask: Any = None) -> Tokens:
     if len(empty):
         which = "the query" if q.single else f"query {empty[0]}"
         raise InvalidValueError(f"q_tokens: {which} has no tokens (or a mask hides all), which ranks nothing")
-    return q._replace(flat=q.flat.astype(np.float32, copy=False))
+    return Tokens(q.flat.astype(np.float32, copy=False), q.offsets, q.single)
 
 
 def pick(sets: Tokens, numbers: IntArray) -> Tokens:
@@ -87,17 +94,17 @@ def part(sets: Tokens, first: int, last: int) -> tuple[AnyArray, IntArray]:
     return sets.flat[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def refuse_overflow(sets: Tokens, name: str) -> None:
-    """Raise where float16 cannot hold a value."""
-    largest = np.finfo(np.float16).max
-    if sets.flat.dtype == np.float16 or not len(sets.flat) or np.abs(sets.flat).max() <= largest:
-        return
-    bad = int(np.argmax(np.abs(sets.flat).max(axis=1) > largest))
-    owner = int(np.searchsorted(sets.offsets, bad, side="right")) - 1
-    raise NonFiniteError(
-        f"{name}: document {owner}, token {bad - int(sets.offsets[owner])} overflows float16, which holds at "
-        f"most {largest:.0f}; scale the tokens or keep them as float32"
-    )
+def as_numbers(documents: Any, n: int) -> IntArray:
+    """Return numbers of documents as int64; raise unless all are below ``n``."""
+    a = as_array(documents, "documents")
+    if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
+        raise InvalidTypeError(
+            f"documents: expected numbers of documents, (m,) integers, got {a.dtype} {a.shape}"
+        )
+    bad = np.flatnonzero((a < 0) | (a >= n))
+    if len(bad):
+        raise OutOfRangeError(f"documents: {a[bad[0]]} is not one of the {n} documents")
+    return np.ascontiguousarray(a, np.int64)
 
 
 def _from_list(tokens: Any, dim: int | None, name: str, what: str, unchecked: bool) -> Tokens:

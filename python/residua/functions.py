@@ -25,7 +25,7 @@ from residua._validate import (
 )
 from residua.codecs import Codec, wrap
 from residua.embedding_table import EmbeddingTable
-from residua.errors import DtypeError, InvalidTypeError, ShapeError
+from residua.errors import CorruptFileError, DtypeError, InvalidTypeError, ShapeError
 from residua.fd_encoder import FDEncoder
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
@@ -40,6 +40,8 @@ _INDEXES: dict[type[_core.Index], type[Index]] = {
     _core.HNSWIndex: HNSWIndex,
     _core.IVFIndex: IVFIndex,
 }
+# Classes of files that hold several objects (_core.save_nested), by kind.
+_NESTED: dict[str, Any] = {}
 
 
 def exact_search(
@@ -185,6 +187,11 @@ def load(
         raise InvalidTypeError(f"mmap must be True or False, got {mmap!r}")
     as_choice(verify, "verify", ("quick", "full"))
     native, metric_is_free = _core.load(as_path(path), mmap, verify)
+    if isinstance(native, dict):
+        kind = native.pop("kind")
+        if kind not in _NESTED:
+            raise CorruptFileError(f"{as_path(path)!r} holds {kind!r}, which this version does not know")
+        return _NESTED[kind]._from_parts(native)  # type: ignore[no-any-return]
     if isinstance(native, _core.EmbeddingTable):
         return EmbeddingTable._from_native(native)
     if isinstance(native, _core.FDEncoder):

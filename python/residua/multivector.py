@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from residua import _core
-from residua._tokens import Tokens, as_queries, as_tokens
+from residua._tokens import Tokens, as_numbers, as_queries, as_tokens
 from residua._typing import ArrayLike, FloatArray, IntArray
-from residua._validate import as_array, as_floats, as_k, as_number, as_threads
-from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ShapeError
+from residua._validate import as_floats, as_k, as_number, as_threads
+from residua.errors import InvalidTypeError, InvalidValueError, ShapeError
 from residua.results import Hits, make_hits
 from residua.token_store import TokenStore
 
@@ -245,18 +245,4 @@ def _inputs(
             if len(scales) != len(docs.flat):
                 raise ShapeError(f"doc_scales: {len(scales)} values for {len(docs.flat)} tokens that count")
     q = as_queries(q_tokens, dim if len(docs) else None, q_mask)
-    return q, docs, _as_numbers(documents, len(docs)), scales
-
-
-def _as_numbers(documents: Any, n: int) -> IntArray | None:
-    if documents is None:
-        return None
-    a = as_array(documents, "documents")
-    if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
-        raise InvalidTypeError(
-            f"documents: expected numbers of documents, (m,) integers, got {a.dtype} {a.shape}"
-        )
-    bad = np.flatnonzero((a < 0) | (a >= n))
-    if len(bad):
-        raise OutOfRangeError(f"documents: {a[bad[0]]} is not one of the {n} documents")
-    return np.ascontiguousarray(a, np.int64)
+    return q, docs, None if documents is None else as_numbers(documents, len(docs)), scales
