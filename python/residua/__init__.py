@@ -22,6 +22,7 @@ from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.learned_encoder import LearnedEncoder
 from residua.multivector import ball_carve, maxsim, maxsim_tokens, maxsim_topk
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
@@ -43,6 +44,7 @@ __all__ = [
     "HNSWIndex",
     "Hits",
     "IVFIndex",
+    "LearnedEncoder",
     "PQCodec",
     "RangeHits",
     "RecurrentBinaryCodec",

@@ -30,6 +30,7 @@ from residua.fd_encoder import FDEncoder
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.learned_encoder import LearnedEncoder
 from residua.results import Hits, make_hits
 from residua.token_store import TokenStore
 
@@ -157,7 +158,7 @@ def hamming(a: ArrayLike, b: ArrayLike, *, num_threads: int | None = None) -> np
 
 def load(
     path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "quick"
-) -> Index | EmbeddingTable | FDEncoder | TokenStore | Codec:
+) -> Index | EmbeddingTable | FDEncoder | LearnedEncoder | TokenStore | Codec:
     """Load an index, a table, an encoder, a token store or a codec from a file.
 
     Parameters
@@ -184,6 +185,8 @@ def load(
     if not isinstance(mmap, bool):
         raise InvalidTypeError(f"mmap must be True or False, got {mmap!r}")
     as_choice(verify, "verify", ("quick", "full"))
+    if _core.store.Reader.open(as_path(path), mmap=True).kind == LearnedEncoder._KIND:  # little is read
+        return LearnedEncoder._from_reader(_core.store.Reader.open(as_path(path), mmap=mmap, verify=verify))
     native, metric_is_free = _core.load(as_path(path), mmap, verify)
     if isinstance(native, _core.EmbeddingTable):
         return EmbeddingTable._from_native(native)
