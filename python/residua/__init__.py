@@ -22,6 +22,7 @@ from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.learned_encoder import LearnedEncoder
 from residua.multivector import ball_carve, maxsim, maxsim_tokens, maxsim_topk
 from residua.multivector_index import MultiVectorIndex
 from residua.pylate_index import PyLateIndex
@@ -45,6 +46,7 @@ __all__ = [
     "HNSWIndex",
     "Hits",
     "IVFIndex",
+    "LearnedEncoder",
     "MultiVectorIndex",
     "PQCodec",
     "PyLateIndex",

@@ -37,6 +37,13 @@ class DocumentIds:
     def are_texts(self) -> bool:
         return self._native.rows > 0 and isinstance(self._native.id_of(0), str)
 
+    def to_bytes(self) -> AnyArray:
+        return np.frombuffer(self._native.to_bytes(), np.uint8)
+
+    @classmethod
+    def from_bytes(cls, data: AnyArray) -> DocumentIds:
+        return cls(_core.store.IdMap.from_bytes(np.asarray(data, np.uint8).tobytes()))
+
     def __len__(self) -> int:
         return len(self._native)
 

@@ -3,24 +3,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from residua import _core
 from residua._index import Index
 from residua._tokens import Tokens, part, pick
 from residua._typing import AnyArray, FloatArray, IntArray, Progress
 from residua._validate import as_choice
-from residua.codecs import Codec, RecurrentBinaryCodec, check_codec
-from residua.errors import InvalidTypeError, ShapeError
+from residua.codecs import Codec, RecurrentBinaryCodec, check_codec, from_recipe, wrap
+from residua.errors import InvalidTypeError, ShapeError, UnsupportedError
 from residua.fd_encoder import FDEncoder
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.learned_encoder import LearnedEncoder
 
-_CODEC_BYTES = 1280  # of a document, at most, where the codec is chosen here
-_MOST_BITS = 8.0
+_LEARNED_BITS = 4.0  # per dim of what a LearnedEncoder makes, which has few dims
+_LEARNED = "e_"  # before the names of the parts of a LearnedEncoder
 _SAMPLE = 4096  # documents that encoder and codecs are fitted to, at most
 _BATCH = 1024  # documents encoded at a time
 
@@ -67,7 +69,7 @@ class FirstStage:
             check_codec(codec, encoder.output_dim)
         self.encoder = encoder
         self.kind = kind
-        self.columns = columns
+        self.columns = None if columns is None else dict(columns)
         self._codec = codec
         self._seed = seed
 
@@ -81,11 +83,11 @@ class FirstStage:
         """Fit encoder and codec to documents, and return an empty index."""
         encoder = self.encoder
         asked = None if queries is None else (queries.flat, queries.offsets)
-        if isinstance(encoder, LearnedEncoder) and not encoder.is_fitted:
+        if isinstance(encoder, LearnedEncoder) and not encoder.is_trained:
             encoder.fit(sample, queries=asked, num_threads=num_threads, progress=progress)
         codec = self._codec
         if isinstance(codec, str):
-            bits = min(_MOST_BITS, max(1.0, 8 * _CODEC_BYTES / encoder.output_dim))
+            bits = _LEARNED_BITS if isinstance(encoder, LearnedEncoder) else 1.0
             codec = RecurrentBinaryCodec(encoder.output_dim, bits=bits, seed=self._seed)
         if isinstance(codec, Codec) and not codec.is_trained:
             x = encoder.encode_documents(sample, num_threads=num_threads)
@@ -96,6 +98,51 @@ class FirstStage:
         if self.kind == "hnsw":
             return HNSWIndex(encoder.output_dim, seed=self._seed, **options)
         return FlatIndex(encoder.output_dim, **options)
+
+    def parts(self, *, trained: bool) -> dict[str, Any]:
+        """What makes this anew; the codec only where the first stage does not hold it yet."""
+        out: dict[str, Any] = {"stage": self.kind, "seed": self._seed, "columns": json.dumps(self.columns)}
+        if isinstance(self.encoder, FDEncoder):
+            out["encoder"] = self.encoder._native
+        elif isinstance(self.encoder, LearnedEncoder):
+            out |= {f"{_LEARNED}{name}": value for name, value in self.encoder._parts().items()}
+        else:
+            raise UnsupportedError(
+                f"an encoder of type {type(self.encoder).__name__} cannot be saved; an FDEncoder or a "
+                "LearnedEncoder can"
+            )
+        if self._codec is None or isinstance(self._codec, str):
+            out["codec"] = self._codec or "none"
+        elif not trained and self._codec.is_trained:
+            out["codec"] = self._codec._trained()
+        else:
+            out["codec"] = "given"
+            out["recipe"] = self._codec._recipe()
+        return out
+
+    @classmethod
+    def from_parts(cls, parts: dict[str, Any]) -> FirstStage:
+        """Read what :meth:`parts` made."""
+        if "encoder" in parts:
+            encoder: Encoder = FDEncoder._from_native(parts["encoder"])
+        else:
+            size = len(_LEARNED)
+            encoder = LearnedEncoder._from_parts(
+                {name[size:]: value for name, value in parts.items() if name.startswith(_LEARNED)}
+            )
+        codec = parts["codec"]
+        if not isinstance(codec, str):
+            codec = wrap(codec)
+        elif codec == "none":
+            codec = None
+        elif codec == "given":
+            codec = from_recipe(encoder.output_dim, parts["recipe"]) if parts["recipe"] else None
+        return cls(encoder, codec, parts["stage"], json.loads(parts["columns"]), parts["seed"])
+
+
+def stage_of(native: _core.Index) -> Index:
+    """The first stage that a file holds."""
+    return (HNSWIndex if isinstance(native, _core.HNSWIndex) else FlatIndex)._from_native(native)
 
 
 def add_vectors(

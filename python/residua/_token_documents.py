@@ -47,7 +47,8 @@ class TokenDocuments:
         self._ids = DocumentIds()
         self._changes = Lock()
         self._candidates: tuple[int, int] | None = None  # for a k, as tune() chose
-        self._state = State(None, plan.waiting(), TokenStore(_no_tokens(dim), "float32"))
+        form = "float32" if token_codec.startswith("rb") else token_codec
+        self._state = State(None, plan.waiting(), TokenStore(_no_tokens(dim), form))
 
     @property
     def dim(self) -> int:
@@ -278,15 +279,14 @@ class TokenDocuments:
         here = as_tokens(kept, self._dim, "tokens", "document") if kept else None
         sample = fitting_sample([sets] if here is None else [here, sets])
         stage = self._plan.fit(sample, queries, threads, progress)
-        codec: Any = self._token_codec
-        if codec.startswith("rb"):
-            codec = TokenStore(sample, codec, num_threads=threads).codec
-        store = TokenStore(_no_tokens(self._dim), codec)
+        store = before.store
+        if self._token_codec.startswith("rb"):
+            fitted: Any = TokenStore(sample, self._token_codec, num_threads=threads).codec
+            store = TokenStore((here.flat, here.offsets) if here else _no_tokens(self._dim), fitted)
         if here is not None:
             add_vectors(stage, self.encoder, pick(here, live), live, threads)
             if self._plan.columns:
                 stage.set_columns(live, before.stage.columns(live))
-            store.add((here.flat, here.offsets), num_threads=threads)
         self._state = State(self.encoder, stage, store)
 
     def _drop(self, numbers: list[int]) -> None:

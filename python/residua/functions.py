@@ -30,6 +30,8 @@ from residua.fd_encoder import FDEncoder
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.learned_encoder import LearnedEncoder
+from residua.multivector_index import MultiVectorIndex
 from residua.results import Hits, make_hits
 from residua.token_store import TokenStore
 
@@ -41,7 +43,7 @@ _INDEXES: dict[type[_core.Index], type[Index]] = {
     _core.IVFIndex: IVFIndex,
 }
 # Classes of files that hold several objects (_core.save_nested), by kind.
-_NESTED: dict[str, Any] = {}
+_NESTED: dict[str, Any] = {LearnedEncoder._KIND: LearnedEncoder, MultiVectorIndex._KIND: MultiVectorIndex}
 
 
 def exact_search(
@@ -159,7 +161,7 @@ def hamming(a: ArrayLike, b: ArrayLike, *, num_threads: int | None = None) -> np
 
 def load(
     path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "quick"
-) -> Index | EmbeddingTable | FDEncoder | TokenStore | Codec:
+) -> Index | EmbeddingTable | FDEncoder | LearnedEncoder | TokenStore | MultiVectorIndex | Codec:
     """Load an index, a table, an encoder, a token store or a codec from a file.
 
     Parameters

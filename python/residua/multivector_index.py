@@ -8,23 +8,27 @@ from typing import Any, Literal
 
 import numpy as np
 
+from residua import _core
 from residua._candidates import Candidates, tune_candidates, usual_candidates
 from residua._columns import as_fields
+from residua._document_ids import DocumentIds
 from residua._filters import as_filter, split_filters
 from residua._first_stage import (
     Encoder,
     FirstStage,
     empty_vectors,
     make_encoder,
+    stage_of,
 )
 from residua._token_documents import _FIT_AT, State, TokenDocuments
 from residua._tokens import Tokens, as_queries, part
 from residua._typing import ArrayLike, Ids
-from residua._validate import as_choice, as_dim, as_flag, as_int, as_k, as_seed, as_threads
+from residua._validate import as_choice, as_dim, as_flag, as_int, as_k, as_path, as_seed, as_threads
 from residua.codecs import Codec
-from residua.errors import InvalidTypeError, InvalidValueError
+from residua.errors import CorruptFileError, InvalidTypeError, InvalidValueError
 from residua.multivector import carved, maxsim_topk
 from residua.results import Hits, make_hits
+from residua.token_store import TokenStore
 from residua.tuning import TuneResult
 
 __all__ = ["MultiVectorIndex"]
@@ -76,6 +80,8 @@ class MultiVectorIndex(TokenDocuments):
     >>> int(index.search(documents[7][:5], k=3).ids[0])
     7
     """
+
+    _KIND = "multivector_index"
 
     def __init__(
         self,
@@ -254,7 +260,40 @@ class MultiVectorIndex(TokenDocuments):
         UnsupportedError
             The encoder is not one of this package.
         """
-        raise NotImplementedError
+        with self._changes:
+            state = self._state
+            parts = self._plan.parts(trained=self.is_trained) | {
+                "trained": int(self.is_trained),
+                "token_codec": self._token_codec,
+                "first_stage": state.stage._native,
+                "tokens": state.store._native,
+                "ids": self._ids.to_bytes(),
+            }
+            if self._candidates is not None:
+                parts |= {"tuned_k": self._candidates[0], "tuned_candidates": self._candidates[1]}
+            _core.save_nested(as_path(path), self._KIND, parts)
+
+    @classmethod
+    def _from_parts(cls, parts: dict[str, Any]) -> MultiVectorIndex:
+        index = cls.__new__(cls)
+        try:
+            plan = FirstStage.from_parts(parts)
+            stage, store = stage_of(parts["first_stage"]), TokenStore._from_native(parts["tokens"])
+            index._start(store.dim, plan, parts["token_codec"])
+            index._ids = DocumentIds.from_bytes(parts["ids"])
+            if "tuned_k" in parts:
+                index._candidates = (int(parts["tuned_k"]), int(parts["tuned_candidates"]))
+            index._state = State(plan.encoder if parts["trained"] else None, stage, store)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptFileError(f"a MultiVectorIndex cannot be made of the file: {error!r}") from error
+        n = index._ids.next_number
+        if len(store) != n or len(stage) != len(index._ids) or plan.encoder.dim != store.dim:
+            raise CorruptFileError(
+                f"the parts of a MultiVectorIndex do not fit together: "
+                f"{len(store)} token sets, "
+                f"{len(stage)} vectors, {len(index._ids)} of {n} ids"
+            )
+        return index
 
     def __repr__(self) -> str:
         size = sum(self.memory().values())
@@ -266,7 +305,7 @@ class MultiVectorIndex(TokenDocuments):
 
     def _as_numbers(self, allowed: Any, q: Tokens) -> Any:
         """A filter whose ids are numbers."""
-        texts = not self._ids.are_texts and bool(self._plan.fields)
+        texts = not self._ids.are_texts and bool(self._plan.columns)
         parts = split_filters(allowed, len(q), q.single, texts=texts)
         return self._translated(allowed) if parts is None else [self._translated(part) for part in parts]
 
