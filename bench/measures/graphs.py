@@ -109,7 +109,7 @@ def _compare(
     chosen = {n: ef for n, ef in enumerate(beams) if ef is not None}
     prepared = {n: engines[n].prepare(queries) for n in chosen}
     actions = {str(n): (lambda n=n: engines[n].search(prepared[n], case.k, chosen[n])) for n in chosen}
-    seconds = interleave(actions, case.repeats, clock=time.process_time)
+    seconds = interleave(actions, case.repeats, clock=session.case.clock)
     for n, engine in enumerate(engines):
         if n not in chosen:
             session.log(f"  {engine.label}: no beam reaches recall {target}")
@@ -145,7 +145,7 @@ def _single_queries(session: Session, engine: OurGraph, ef: int | None, half: in
         seconds = interleave(
             {"batch": lambda: engine.search(queries, k, ef), "single": one_by_one},
             session.case.repeats,
-            clock=time.process_time,
+            clock=session.case.clock,
         )
     share: Spread = pair_ratios(seconds["batch"], seconds["single"])
     session.expect(f"{engine.label}: one query per call by batch", share.median, _LEAST_SINGLE, "x")

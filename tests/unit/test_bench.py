@@ -38,6 +38,35 @@ def test_cpu_time_is_for_one_thread(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cases.load_case(path).clock is time.perf_counter
 
 
+@pytest.mark.parametrize("kind", ["filtered", "graph", "fde", "maxsim"])
+def test_kinds_that_always_take_cpu_time_say_so(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'title = "t"\nkind = "{kind}"\n', encoding="utf-8")
+    case = cases.load_case(path)
+    assert case.clock is time.process_time
+    assert case.settings()["clock"] == "cpu"
+
+
+@pytest.mark.parametrize("kind", ["import", "tune"])
+def test_kinds_that_cannot_take_cpu_time_refuse_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'title = "t"\nkind = "{kind}"\n', encoding="utf-8")
+    assert main(["run", str(path), "--cpu-time"]) == 1
+    assert f"kind {kind}, which times by the clock" in capsys.readouterr().err
+
+
+def test_every_stored_result_names_the_clock_of_its_kind() -> None:
+    for path in (Path(cases.__file__).parent / "results").glob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        clock = result["settings"].get("clock", "wall")
+        if result["kind"] in cases.CPU_TIMED:
+            assert clock == "cpu", path.name
+        if result["kind"] in cases.WALL_TIMED:
+            assert clock == "wall", path.name
+
+
 def test_spread_keeps_the_median_and_both_ends() -> None:
     assert stats.spread([3.0, 1.0, 2.0]) == stats.Spread(2.0, 1.0, 3.0, 3)
     with pytest.raises(ValueError, match="at least one"):
