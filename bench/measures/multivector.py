@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import residua as rz
+from bench.cases import Spec
 from bench.environment import pinned
 from bench.measures.session import Session
 from bench.stats import interleave, pair_ratios, spread
@@ -36,7 +37,7 @@ def _peer(
     try:
         return make(importlib.import_module(package))
     except ImportError as error:
-        session.skipped.append({"engine": package, "spec": "", "reason": str(error)})
+        session.skip(Spec(package, {}), str(error))
         return {}
 
 
