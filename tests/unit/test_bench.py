@@ -18,8 +18,10 @@ sys.path.insert(0, str(ROOT))  # bench is a part of the repository, not of the w
 
 from bench import cases, datasets, prepare, report, stats  # noqa: E402
 from bench.__main__ import main  # noqa: E402
+from bench.measures import MEASURES  # noqa: E402
 from bench.measures.quality import gain_lines  # noqa: E402
-from bench.measures.session import Outcome  # noqa: E402
+from bench.measures.session import Outcome, Session  # noqa: E402
+from bench.runners import RUNNERS  # noqa: E402
 from bench.runners.faiss_cpu import family_of  # noqa: E402
 
 # --- statistics -----------------------------------------------------------------------------------
@@ -339,3 +341,21 @@ def test_plots_are_written_and_reproducible(tmp_path: Path) -> None:
     assert names == [f"scan_speed-set-{x}.{kind}" for x in ("bytes", "queries") for kind in ("png", "svg")]
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_fits_of_a_pair_run_in_turns(tmp_path: Path) -> None:
+    path = tmp_path / "fits.toml"
+    path.write_text(
+        'title = "t"\nkind = "encode_fit"\n[[pair]]\nname = "fits"\nratio = 1e-9\n'
+        'ours = { codec = "pq", bits = 4, per_dim = 0.25 }\nfaiss = { factory = "PQ2x4np" }\n',
+        encoding="utf-8",
+    )
+    rows = np.random.default_rng(0).standard_normal((700, 8)).astype(np.float32)
+    data = datasets.BenchData("x", "l2", rows, rows[:5])
+    session = Session(cases.load_case(path), data, RUNNERS, log=lambda _: None)
+    MEASURES["encode_fit"](session)
+    assert [(row["engine"], row["pair"]) for row in session.rows] == [("residua", "fits"), ("faiss", "fits")]
+    assert all(row["fit_seconds"]["repeats"] == 5 for row in session.rows)
+    (fit,) = session.outcomes
+    assert fit.claim == "fits: speed of the fit"
+    assert fit.value > 0

@@ -38,7 +38,7 @@ def test_token_cases(
 ) -> None:
     path = tmp_path / "small.toml"
     path.write_text(
-        f'title = "x"\nkind = "{kind}"\nbatch = 9\nqueries = 4\nrows = 12\ndims = 8\nrepeats = 5\n'
+        f'title = "x"\nkind = "{kind}"\nbatch = 9\nqueries = 4\nrows = 12\ndims = 16\nrepeats = 5\n'
         f'[[bar]]\nname = "{bar}"\nat_least = 0.0\n'
     )
     session = Session(load_case(path), NO_DATA, {}, log=lambda _: None)
