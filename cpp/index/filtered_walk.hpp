@@ -50,7 +50,7 @@ public:
     }
 
 private:
-    bool passes(std::uint32_t row) const { return row < allowed_.size() && allowed_.test(row); }
+    bool passes(std::uint32_t row) const { return allowed_.holds(row); }
 
     // Whether rows that pass came in.
     bool step(std::uint32_t row) {

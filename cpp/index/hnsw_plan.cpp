@@ -174,7 +174,7 @@ void HNSWIndex::PlannedSearch::walk_plain(const FilterGroup& group, std::span<co
                                 std::size_t inside = 0;
                                 for (std::size_t i = 0; i < s.beam.size() && inside < wanted; ++i) {
                                     const std::uint32_t r = s.beam[i].row;
-                                    inside += group.allowed == nullptr || (r < group.allowed->size() && group.allowed->test(r));
+                                    inside += group.allowed == nullptr || group.allowed->holds(r);
                                 }
                                 notes_[q].fallback = inside < wanted;
                             });
@@ -194,7 +194,7 @@ std::vector<ScoredRow> HNSWIndex::PlannedSearch::starts(std::size_t query, const
     passing.reset(kSampledStarts);
     for (std::size_t i = 0; i < entries.size(); ++i) {
         near.push(scores[i], entries[i]);
-        if (entries[i] < group.allowed->size() && group.allowed->test(entries[i])) passing.push(scores[i], entries[i]);
+        if (group.allowed->holds(entries[i])) passing.push(scores[i], entries[i]);
     }
     scores.resize(sample.size());
     scorers_.rows().score(view_->codes.data, sample.data(), sample.size(), query, scores.data());

@@ -28,7 +28,7 @@ void keep_allowed(WalkScratch& s, const Bitset& allowed, std::size_t keep) {
     s.found.reset(keep);
     for (std::size_t i = 0; i < s.beam.size() && !s.found.full(); ++i) {
         const ScoredRow r = s.beam[i];
-        if (r.row < allowed.size() && allowed.test(r.row)) s.found.push(r.score, r.row);
+        if (allowed.holds(r.row)) s.found.push(r.score, r.row);
     }
 }
 
@@ -186,7 +186,7 @@ void HNSWIndex::walk_plainly(const View& v, Scorers& scorers, std::span<const st
                 Beam& found = scratch[i - begin]->found;
                 found.reset(keep);
                 return [&found, allowed](float s, std::uint32_t r) {
-                    if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
+                    if (allowed->holds(r) && s > found.worst()) found.push(s, r);
                 };
             });
         }
