@@ -117,8 +117,6 @@ PlanCosts HNSWIndex::measure() const {
     return c;
 }
 
-void HNSWIndex::set_costs(const PlanCosts& costs) { costs_ = costs; }
-
 PlanCosts HNSWIndex::calibrate() {
     const std::lock_guard writing(writing_);
     PlanCosts measured;

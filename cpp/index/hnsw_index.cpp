@@ -130,7 +130,7 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
     if (entries.size() > n || std::any_of(entries.begin(), entries.end(), [n](std::uint32_t r) { return r >= n; })) {
         in.fail("graph.entries", "names a row that is not there");
     }
-    if (in.has("plan.costs")) out->set_costs(read_costs(in));
+    if (in.has("plan.costs")) out->costs_ = read_costs(in);
     const auto center = in.array<float>("graph.center");
     if (!center.empty() && center.size() != out->dim_) in.fail("graph.center", "expected a value per dim");
     out->placement_.metric = out->metric_;

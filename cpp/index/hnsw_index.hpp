@@ -4,7 +4,8 @@
 //
 // The graph is the lowest layer of HNSW (Malkov and Yashunin, 2020). Walks enter it by the best of about
 // sqrt(n) rows spread over the index, whose codes are scored at once, in place of the upper layers.
-// Changes prepare beside running searches, and take the lock to become visible only.
+// Rows are added, and the graph is repaired, beside running searches; these wait only while a change becomes visible,
+// rows are removed or the table is compacted.
 #pragma once
 
 #include <atomic>
@@ -122,7 +123,6 @@ private:
     bool keeps_units() const { return params_.turbo && !columns_.empty(); }
     PlanCosts costs_of(const View& v) const;
     PlanCosts measure() const;
-    void set_costs(const PlanCosts& costs);
     SearchResult search_planned(ConstMatrix queries, Scorers& scorers, const SearchParams& params) const;
     std::unique_ptr<WalkScratch> take_scratch() const;
     void give_scratch(std::unique_ptr<WalkScratch> scratch) const;
