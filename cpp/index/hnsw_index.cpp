@@ -150,7 +150,7 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
         } else if (out->keeps_units()) {  // a file of an earlier version
             std::vector<std::uint32_t> all(n);
             std::iota(all.begin(), all.end(), 0u);
-            out->units_.commit(*out->codec_, out->units_.prepare(*out->codec_, n, all, code, default_num_threads()));
+            out->units_.commit(out->units_.prepare(*out->codec_, n, all, code, default_num_threads()));
         }
     }
     out->live_.resize(n);

@@ -115,8 +115,11 @@ private:
     // The `keep` best of `rows` by their codes.
     std::vector<ScoredRow> scan_rows(const View& v, const codec::RowScorer& scorer, std::span<const std::uint32_t> rows,
                                      std::size_t query, std::size_t keep) const;
-    SearchResult settle_hits(const View& v, ConstMatrix queries, RowLists hits, Scorers& scorers, const SearchParams& params,
-                             SearchResult out) const;
+    // By scorers.last.
+    SearchResult settle_hits(const View& v, RowLists hits, const Scorers& scorers, const SearchParams& params, SearchResult out) const;
+
+    // The codes of `rows` in units of their own.
+    AlignedVector<std::uint8_t> packed_codes(const View& v, std::span<const std::uint32_t> rows, int num_threads) const;
 
     // Searching with a filter (hnsw_plan.cpp).
     // Scans of what a filter leaves read all codes once more, in units; only an index with columns pays for these.

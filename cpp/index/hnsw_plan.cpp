@@ -210,7 +210,7 @@ void HNSWIndex::PlannedSearch::walk_filtered(const FilterGroup& group, std::span
     if (group.allowed == nullptr) return walk_plain(group, queries, scans, threads);
     const std::size_t keep = keep_of_walk(group);
     std::vector<std::uint32_t> sample;
-    const std::vector<std::uint32_t> rows = matching_rows(group, n_);
+    const std::vector<std::uint32_t> rows = matching_rows(group);
     const std::size_t step = std::max<std::size_t>(1, rows.size() / kSampled);
     for (std::size_t i = 0; i < rows.size(); i += step) {
         if (rows[i] < view_->graph.n) sample.push_back(rows[i]);
@@ -252,7 +252,7 @@ SearchResult HNSWIndex::PlannedSearch::result() {
     out.matches = notes_.empty() ? 0 : notes_[0].matches;
     out.notes = std::move(notes_);
     if (exact_last_) return index_.finish(std::move(hits_), std::move(out));
-    return index_.settle_hits(*view_, queries_, std::move(hits_), scorers_, params_, std::move(out));
+    return index_.settle_hits(*view_, std::move(hits_), scorers_, params_, std::move(out));
 }
 
 PlanCosts HNSWIndex::costs_of(const View& v) const {

@@ -28,7 +28,7 @@ struct FilterGroup {
 };
 
 // The matches, ascending.
-std::vector<std::uint32_t> matching_rows(const FilterGroup& group, std::size_t n);
+std::vector<std::uint32_t> matching_rows(const FilterGroup& group);
 
 class HNSWIndex::PlannedSearch {
 public:
