@@ -269,11 +269,7 @@ void TableIndex::save(const std::string& path) const {
     ids_.save(w);
     vectors().save(w);
     columns_.save(w);
-    if (codec_) {
-        store::Writer c(codec_->kind());
-        codec_->write(c);
-        w.nest("codec", c);
-    }
+    if (codec_) codec::write_codec(w, "codec", *codec_);
     save_parts(w);
     w.write_file(path);
 }
