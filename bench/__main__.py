@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cases import GENERATED, Case, CaseError, Spec, load_case
+from bench.cases import GENERATED, WALL_TIMED, Case, CaseError, Spec, load_case
 from bench.datasets import BenchData, DataError, load_folder, stretch
 from bench.environment import describe
 from bench.measures import MEASURES, Session
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--cpu-time",
         action="store_true",
-        help="time by the CPU time of the process; cases of one thread only",
+        help=f"time by the CPU time of the process; cases of one thread, no kind of {', '.join(WALL_TIMED)}",
     )
 
     report = commands.add_parser("report", help="tables and plots from raw JSON")
@@ -92,6 +92,8 @@ def _names(spec: Spec, library: str) -> bool:
 def _run(arguments: argparse.Namespace) -> int:
     cases = [replace(load_case(path), cpu_time=arguments.cpu_time) for path in arguments.cases]
     for case in cases:
+        if case.cpu_time and case.kind in WALL_TIMED:
+            raise CaseError(f"--cpu-time: case {case.name} is of kind {case.kind}, which times by the clock")
         if case.cpu_time and case.threads != 1:
             raise CaseError(
                 f"--cpu-time is for one thread, and case {case.name} has threads = {case.threads}"

@@ -19,7 +19,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["GENERATED", "KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
+__all__ = [
+    "CPU_TIMED",
+    "GENERATED",
+    "KINDS",
+    "WALL_TIMED",
+    "Case",
+    "CaseError",
+    "Pair",
+    "Spec",
+    "expand_factory",
+    "load_case",
+]
 
 KINDS = (
     "recall",
@@ -44,6 +55,11 @@ KINDS = (
 
 # Kinds that make what they measure on.
 GENERATED = ("import", "filter", "fde", "maxsim")
+
+# Kinds that always time by the CPU time of the process, and those that never can: what they time are new
+# processes, or searches that the package times itself.
+CPU_TIMED = ("graph", "filtered", "fde", "maxsim")
+WALL_TIMED = ("import", "tune")
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
@@ -173,20 +189,24 @@ class Case:
     specs: tuple[Spec, ...] = ()
     pairs: tuple[Pair, ...] = ()
     bars: tuple[Mapping[str, Any], ...] = field(default=())
-    cpu_time: bool = False  # of the process, where others use the machine; for one thread
+    cpu_time: bool = False  # asked for, as others use the machine; for one thread
 
     def settings(self) -> dict[str, Any]:
         """The plain settings, as a result records them."""
         names = ("k", "batch", "queries", "threads", "repeats", "rows", "dims")
         settings = {name: getattr(self, name) for name in names} | {
-            "clock": "cpu" if self.cpu_time else "wall"
+            "clock": "cpu" if self.on_cpu_time else "wall"
         }
         return {**settings, "correlation": self.correlation} if self.kind == "filtered" else settings
 
     @property
+    def on_cpu_time(self) -> bool:
+        return self.cpu_time or self.kind in CPU_TIMED
+
+    @property
     def clock(self) -> Callable[[], float]:
         """What times an action, in seconds."""
-        return time.process_time if self.cpu_time else time.perf_counter
+        return time.process_time if self.on_cpu_time else time.perf_counter
 
 
 def expand_factory(template: str, dim: int) -> str:

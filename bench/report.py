@@ -137,7 +137,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 def _whose(entry: Mapping[str, str]) -> str:
     """The configuration of a line without figures, after its engine unless that is ours or FAISS."""
-    return entry["spec"] if entry["engine"] in ("ours", "faiss") else f"{entry['engine']} {entry['spec']}"
+    known = entry["engine"] in ("ours", "faiss")
+    return entry["spec"] if known else f"{entry['engine']} {entry['spec']}".rstrip()
 
 
 def replace_between_markers(text: str, name: str, body: str) -> str:

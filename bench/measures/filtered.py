@@ -8,7 +8,6 @@ filter for each query. Seconds are those of the process on its CPU.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.cases import Case
 from bench.environment import pinned
 from bench.filter_grid import FILTER_KINDS, Filter, FilterGrid
 from bench.measures.session import Session
@@ -27,7 +27,7 @@ from bench.stats import interleave, spread
 __all__ = ["measure_filtered"]
 
 ENOUGH = 0.95
-PLANS = ("scan", "cells", "graph", "filtered_graph")
+PLANS = ("scan", "graph", "filtered_graph")
 _SHARES = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.95)
 _GROUPS, _PER_GROUP = 8, 4
 _TIMED_SECONDS = 0.03  # of one action; slow engines search fewer of the queries
@@ -92,16 +92,17 @@ def measure_filtered(session: Session) -> None:
     with pinned(1):
         for kind in FILTER_KINDS:
             for share in grid.shares:
-                cells.append(_measure_cell(grid, engines, kind, share, case.k, case.repeats))
+                cells.append(_measure_cell(case, grid, engines, kind, share))
                 session.rows.append(_row(cells[-1], grid, data, case.k))
                 session.log(f"  {kind} {share:g}: " + _summary(cells[-1]))
-                regrets += _regrets(grid, engines[0], kind, share, case.k, case.repeats)
+                regrets += _regrets(case, grid, engines[0], kind, share)
     _judge(session, cells, regrets)
 
 
 def _measure_cell(
-    grid: FilterGrid, engines: Sequence[FilteredEngine], kind: str, share: float, k: int, repeats: int
+    case: Case, grid: FilterGrid, engines: Sequence[FilteredEngine], kind: str, share: float
 ) -> _Cell:
+    k = case.k
     filters = [grid.filter(kind, share, g) for g in range(len(grid.groups))]
     each = [
         grid.filter(kind, share, g, shift)
@@ -114,7 +115,7 @@ def _measure_cell(
     for number, engine in enumerate(engines):
         queries = engine.queries(grid.queries)
         prepared = [engine.prepare(f) for f in filters]
-        run = _choose(grid, engine, queries, prepared, filters, share, k)
+        run = _choose(case, grid, engine, queries, prepared, filters, share)
         prepared_each = [engine.prepare(f) for f in each]
         found = engine.search_each(queries, prepared_each, k, run.setting)
         run.recalls[_MODES[1]] = float(grid.recall(found, each, k).mean())
@@ -129,7 +130,7 @@ def _measure_cell(
         actions[other] = partial(engine.search_each, few, few_prepared, k, run.setting)
         sizes[one], sizes[other] = sum(len(q) for q, _ in batches), len(some)
         runs.append(run)
-    seconds = interleave(actions, repeats, clock=time.process_time)
+    seconds = interleave(actions, case.repeats, clock=case.clock)
     for number, run in enumerate(runs):
         for mode in _MODES:
             size = sizes[f"{number} {mode}"]
@@ -144,22 +145,22 @@ def _search_batches(engine: FilteredEngine, batches: Sequence[Any], k: int, sett
 
 
 def _choose(
+    case: Case,
     grid: FilterGrid,
     engine: FilteredEngine,
     queries: Any,
     prepared: Sequence[Any],
     filters: Sequence[Filter],
     share: float,
-    k: int,
 ) -> _Run:
     """The first setting with enough recall, or the one with the most."""
-    best = _Run(engine)
+    best, k = _Run(engine), case.k
     owners = [f for f, members in zip(filters, grid.groups, strict=True) for _ in members]
     for setting in engine.settings(share):
-        start = time.process_time()
+        start = case.clock()
         parts = [engine.search(queries[g], p, k, setting) for g, p in zip(grid.groups, prepared, strict=True)]
         found = np.concatenate(parts)
-        seconds = time.process_time() - start
+        seconds = case.clock() - start
         recall = float(grid.recall(found, owners, k).mean())
         if not best.recalls or recall > best.recalls[_MODES[0]]:
             best = _Run(engine, setting, seconds / len(owners), {_MODES[0]: recall})
@@ -168,9 +169,7 @@ def _choose(
     return best
 
 
-def _regrets(
-    grid: FilterGrid, engine: FilteredEngine, kind: str, share: float, k: int, repeats: int
-) -> list[float]:
+def _regrets(case: Case, grid: FilterGrid, engine: FilteredEngine, kind: str, share: float) -> list[float]:
     """Per group of queries: seconds of the plan that is chosen over those of the best that can be forced."""
     if not isinstance(engine, FilteredOurs) or engine.kind != "hnsw":
         return []
@@ -182,17 +181,14 @@ def _regrets(
         for plan in ("auto", *PLANS):
 
             def search(p: str = plan, q: Any = queries, f: Any = prepared) -> npt.NDArray[np.int64]:
-                return np.asarray(engine.index.search(q, k, filter=f, num_threads=1, plan=p).ids, np.int64)
+                return np.asarray(
+                    engine.index.search(q, case.k, filter=f, num_threads=1, plan=p).ids, np.int64
+                )
 
-            try:
-                recalls[plan] = float(grid.recall(search(), [allowed] * len(members), k).mean())
-            except ValueError:  # a plan that this index does not have
-                continue
+            recalls[plan] = float(grid.recall(search(), [allowed] * len(members), case.k).mean())
             actions[plan] = search
         good = [p for p in actions if recalls[p] >= min(ENOUGH, recalls["auto"])]
-        if len(actions) < 3:  # nothing to choose among
-            return []
-        seconds = interleave({p: actions[p] for p in good}, repeats, clock=time.process_time)
+        seconds = interleave({p: actions[p] for p in good}, case.repeats, clock=case.clock)
         medians = {p: spread(s).median for p, s in seconds.items()}
         out.append(medians["auto"] / max(min(medians.values()), 1e-9))
     return out

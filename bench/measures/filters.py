@@ -72,8 +72,8 @@ def measure_filters(session: Session) -> None:
 
     actions: dict[str, Any] = {name: lambda e=e: cold(e) for name, e in expressions.items()}
     with pinned(case.threads):
-        seconds = interleave(actions, case.repeats)
-        cached = interleave({"text": text, "operators": operators}, case.repeats)
+        seconds = interleave(actions, case.repeats, clock=case.clock)
+        cached = interleave({"text": text, "operators": operators}, case.repeats, clock=case.clock)
     for name, e in expressions.items():
         took = spread(seconds[name]).map(lambda s: s * 1e6)
         session.rows.append({"label": name, "matches": table.select(e).count, "cold_us": took.as_dict()})

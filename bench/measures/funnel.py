@@ -56,9 +56,11 @@ def _measure(session: Session, engine: Engine, reference: Engine) -> tuple[float
 
     with pinned(case.threads):
         together = interleave(
-            {s: lambda s=s: sides[s].search(prepared[s], case.k, case.threads) for s in sides}, case.repeats
+            {s: lambda s=s: sides[s].search(prepared[s], case.k, case.threads) for s in sides},
+            case.repeats,
+            clock=case.clock,
         )
-        alone = interleave({s: lambda s=s: single(s) for s in sides}, case.repeats)
+        alone = interleave({s: lambda s=s: single(s) for s in sides}, case.repeats, clock=case.clock)
     ratios = [pair_ratios(seconds["exact"], seconds["funnel"]) for seconds in (together, alone)]
     session.row(
         engine,

@@ -109,7 +109,7 @@ def _compare(
     chosen = {n: ef for n, ef in enumerate(beams) if ef is not None}
     prepared = {n: engines[n].prepare(queries) for n in chosen}
     actions = {str(n): (lambda n=n: engines[n].search(prepared[n], case.k, chosen[n])) for n in chosen}
-    seconds = interleave(actions, case.repeats, clock=time.process_time)
+    seconds = interleave(actions, case.repeats, clock=session.case.clock)
     for n, engine in enumerate(engines):
         if n not in chosen:
             session.log(f"  {engine.label}: no beam reaches recall {target}")
@@ -145,7 +145,7 @@ def _single_queries(session: Session, engine: OurGraph, ef: int | None, half: in
         seconds = interleave(
             {"batch": lambda: engine.search(queries, k, ef), "single": one_by_one},
             session.case.repeats,
-            clock=time.process_time,
+            clock=session.case.clock,
         )
     share: Spread = pair_ratios(seconds["batch"], seconds["single"])
     session.expect(f"{engine.label}: one query per call by batch", share.median, _LEAST_SINGLE, "x")
@@ -175,8 +175,7 @@ class _PeakMemory:
 
 
 def _build_and_watch(data: BenchData, spec: Spec, threads: int, seed: int, pipe: Any) -> None:
-    warm = BenchData(data.name, data.metric, data.base[:600], data.queries, None, None)
-    our_index(warm, spec, threads, seed)  # what is loaded once is no part of a build
+    our_index(data.first(600), spec, threads, seed)  # what is loaded once is no part of a build
     with _PeakMemory() as memory:
         index = our_index(data, spec, threads, seed)
     pipe.send((memory.most - memory.before, sum(index.memory().values())))
@@ -232,8 +231,7 @@ def _beside_a_writer(session: Session, index: Any, other: Any) -> None:
             stop.set()
             if writer is not None:
                 writer.join()
-    alone = spread([w / a for w, a in zip(rates["writer"], rates["alone"], strict=True)])
-    busy = spread([w / a for w, a in zip(rates["writer"], rates["busy"], strict=True)])
+    alone, busy = (pair_ratios(rates["writer"], rates[name]) for name in ("alone", "busy"))
     session.expect("a reader beside a writer, by its rate alone", alone.median, _LEAST_BESIDE, "x")
     session.expect("the same, by its rate beside changes of another index", busy.median, None, "x")
 

@@ -8,7 +8,6 @@ the machine falls out. Tokens are drawn around shared directions; no quality is 
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import residua as rz
+from bench.cases import Spec
 from bench.environment import pinned
 from bench.measures.session import Session
 from bench.stats import interleave, pair_ratios, spread
@@ -37,7 +37,7 @@ def _peer(
     try:
         return make(importlib.import_module(package))
     except ImportError as error:
-        session.skipped.append({"engine": package, "spec": "", "reason": str(error)})
+        session.skip(Spec(package, {}), str(error))
         return {}
 
 
@@ -45,7 +45,7 @@ def _measure(
     session: Session, actions: dict[str, Callable[[], Any]], per_call: int
 ) -> dict[str, list[float]]:
     with pinned(1):
-        seconds = interleave(actions, session.case.repeats, clock=time.process_time)
+        seconds = interleave(actions, session.case.repeats, clock=session.case.clock)
     for label, values in seconds.items():
         session.rows.append(
             {"label": label, "microseconds": spread(values).map(lambda s: 1e6 * s / per_call).as_dict()}

@@ -38,7 +38,7 @@ def _measure(session: Session, spec: Spec) -> None:
     action = {"search": lambda: engine.search(timed, case.k, case.threads)}
     with pinned(case.threads):
         recall = recall_at(engine.search(queries, case.k, case.threads), truth, case.k)
-        seconds = interleave(action, case.repeats)["search"]
+        seconds = interleave(action, case.repeats, clock=case.clock)["search"]
     session.row(
         engine,
         options=dict(spec.options),

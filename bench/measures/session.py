@@ -51,8 +51,9 @@ class Session:
         return len(usable_cpus())
 
     def skip(self, spec: Spec, reason: str) -> None:
-        self.log(f"  skipped {dict(spec.options)}: {reason}")
-        self.skipped.append({"engine": spec.engine, "spec": str(dict(spec.options)), "reason": reason})
+        options = str(dict(spec.options)) if spec.options else ""
+        self.log(f"  skipped {options or spec.engine}: {reason}")
+        self.skipped.append({"engine": spec.engine, "spec": options, "reason": reason})
 
     @contextlib.contextmanager
     def contained(self, spec: Spec) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.cases import Spec
+from bench.cases import Pair, Spec
 from bench.environment import pinned
 from bench.measures.session import Session
 from bench.runners.base import Engine, UnusableSpecError
@@ -137,7 +137,10 @@ def measure_encode_fit(session: Session) -> None:
     """Encoded vectors/s on one thread, and seconds of a fit on all rows with `threads` threads.
 
     `[[bar]] ours = {...}, at_least = 20000` speaks of the encode rate, `at_most = 15` of the fit's seconds.
+    The fits of a `[[pair]]` run in turns.
     """
+    for pair in session.case.pairs:
+        _fits_in_turns(session, pair)
     case, data = session.case, session.data
     rows = data.base[:_ENCODED_ROWS]
     engines = [(spec, engine) for spec in case.specs if (engine := session.build(spec)) is not None]
@@ -167,6 +170,20 @@ def measure_encode_fit(session: Session) -> None:
                 session.expect(claim, rate.median, bar["at_least"], "vectors/s")
             else:
                 session.expect(claim, spread(fit_seconds).median, bar["at_most"], "s", at_most=True)
+
+
+def _fits_in_turns(session: Session, pair: Pair) -> None:
+    case, specs = session.case, {"ours": pair.ours, "peer": pair.peer}
+    engines = {side: session.build(spec) for side, spec in specs.items()}
+    actions = {side: _fit_action(session, specs[side]) for side, engine in engines.items() if engine}
+    with pinned(case.threads):
+        seconds = interleave(actions, case.repeats, clock=case.clock)
+    for side, engine in engines.items():
+        if engine:
+            session.row(engine, pair=pair.name, fit_seconds=spread(seconds[side]))
+    if len(seconds) == 2:
+        ratio = pair_ratios(seconds["peer"], seconds["ours"])
+        session.expect(f"{pair.name}: speed of the fit", ratio.median, pair.ratio, "x")
 
 
 def _fit_action(session: Session, spec: Spec) -> Callable[[], None]:

@@ -42,7 +42,7 @@ def measure_table(session: Session) -> None:
         for order, rows in ids.items()
     }
     with pinned(case.threads):
-        seconds = interleave(actions, case.repeats)
+        seconds = interleave(actions, case.repeats, clock=case.clock)
     size = 4e-9 * n_read * data.dim
     for i, reader in readers:
         rates = {o: spread(seconds[f"{o} {i}"]).map(lambda s: size / s) for o in ids}

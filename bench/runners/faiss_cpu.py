@@ -19,12 +19,9 @@ import numpy.typing as npt
 from bench.cases import Spec, expand_factory
 from bench.datasets import BenchData
 from bench.runners.base import RowReader, UnusableSpecError
+from bench.runners.peer import comparable
 
 __all__ = ["FaissRunner"]
-
-
-def _unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-30))
 
 
 def family_of(factory: str) -> str:
@@ -51,11 +48,11 @@ class _FloatEngine:
 
     def __init__(self, faiss: Any, data: BenchData, spec: Spec, factory: str, threads: int) -> None:
         self._faiss = faiss
-        self._cosine = data.metric == "cosine"
+        self._metric = data.metric
         self.index = _make(faiss, data, spec, factory)
         self.family = family_of(factory)
         self.label = factory + (f", re-ranked x{spec.options['refine']}" if "refine" in spec.options else "")
-        if self._cosine and spec.options.get("search_metric") == "ip":
+        if data.metric == "cosine" and spec.options.get("search_metric") == "ip":
             self.label += ", inner product"
         base = self.prepare(data.base)
         faiss.omp_set_num_threads(threads)
@@ -76,7 +73,7 @@ class _FloatEngine:
             )  # the wrapper does not keep its parts alive by itself
 
     def prepare(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.ascontiguousarray(_unit(queries) if self._cosine else queries, dtype=np.float32)
+        return comparable(queries, self._metric)
 
     def search(self, prepared: npt.NDArray[np.float32], k: int, threads: int) -> npt.NDArray[np.int64]:
         self._faiss.omp_set_num_threads(threads)
@@ -161,7 +158,7 @@ class FaissRunner:
         faiss.omp_set_num_threads(threads)
         index = _make(faiss, data, spec, expand_factory(spec.options["factory"], data.dim))
         rows = data.base[: spec.options.get("train_rows")]
-        index.train(_unit(rows) if data.metric == "cosine" else rows)
+        index.train(comparable(rows, data.metric))
 
     def reader(self, data: BenchData, spec: Spec, *, threads: int, seed: int) -> RowReader:
         faiss = importlib.import_module("faiss")

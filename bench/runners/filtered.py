@@ -14,8 +14,7 @@ import numpy.typing as npt
 from bench.cases import Spec, expand_factory
 from bench.datasets import BenchData
 from bench.filter_grid import Filter, FilterGrid
-from bench.runners.base import UnusableSpecError
-from bench.runners.peer import unit
+from bench.runners.peer import comparable, imported, one_of
 
 __all__ = ["FilteredEngine", "FilteredFaiss", "FilteredOurs", "powers"]
 
@@ -70,8 +69,7 @@ class FilteredOurs(FilteredEngine):
         rz = importlib.import_module("residua")
         kind = spec.options.get("index", "hnsw")
         makers = {"hnsw": rz.HNSWIndex, "flat": rz.FlatIndex, "ivf": rz.IVFIndex}
-        if kind not in makers:
-            raise UnusableSpecError(f"index is {kind!r}, expected one of {', '.join(makers)}")
+        one_of("index", kind, tuple(makers))
         codec = spec.options["codec"]
         options: dict[str, Any] = {} if kind == "flat" else {"seed": seed}
         if codec == "recurrent":
@@ -105,11 +103,8 @@ class FilteredFaiss(FilteredEngine):
     name = "faiss"
 
     def __init__(self, data: BenchData, spec: Spec, threads: int) -> None:
-        try:
-            self._faiss = faiss = importlib.import_module("faiss")
-        except ImportError as error:
-            raise UnusableSpecError("faiss is not installed; run `pip install faiss-cpu`") from error
-        self._cosine = data.metric == "cosine"
+        self._faiss = faiss = imported("faiss", "faiss-cpu")
+        self._metric = data.metric
         factory = expand_factory(spec.options["factory"], data.dim)
         metric = faiss.METRIC_INNER_PRODUCT if data.metric == "ip" else faiss.METRIC_L2
         self.index = faiss.index_factory(data.dim, factory, metric)
@@ -136,7 +131,7 @@ class FilteredFaiss(FilteredEngine):
         return f"{'efSearch' if isinstance(self.index, self._faiss.IndexHNSW) else 'nprobe'} {setting}"
 
     def queries(self, queries: Floats) -> Floats:
-        return unit(queries) if self._cosine else np.ascontiguousarray(queries, np.float32)
+        return comparable(queries, self._metric)
 
     def prepare(self, filter: Filter) -> Any:
         bits = np.packbits(filter.mask, bitorder="little")

@@ -7,7 +7,6 @@ are fetched, and those that match are kept. LanceDB filters before it searches, 
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import tempfile
@@ -22,29 +21,22 @@ from bench.datasets import BenchData
 from bench.filter_grid import Filter, FilterGrid
 from bench.runners.base import UnusableSpecError
 from bench.runners.filtered import FilteredEngine, Floats, Ids, powers
-from bench.runners.peer import unit
+from bench.runners.peer import comparable, imported
 
 __all__ = ["build_filtered_peer"]
 
 _MOST_FETCHED = 16_384
 
 
-def _import(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UnusableSpecError(f"{package} is not installed; run `pip install {package}`") from error
-
-
 class _Peer(FilteredEngine):
     def __init__(self, data: BenchData, spec: Spec) -> None:
-        self._cosine = data.metric == "cosine"
+        self._data_metric = data.metric
         self._metric = "ip" if data.metric == "ip" else "l2"
         self._options = spec.options
         self.name = spec.engine
 
     def queries(self, queries: Floats) -> Floats:
-        return unit(queries) if self._cosine else np.ascontiguousarray(queries, np.float32)
+        return comparable(queries, self._data_metric)
 
     def _timed(self, make: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -56,7 +48,7 @@ class _Peer(FilteredEngine):
 class _Hnswlib(_Peer):
     def __init__(self, data: BenchData, grid: FilterGrid, spec: Spec, threads: int, seed: int) -> None:
         super().__init__(data, spec)
-        index = _import("hnswlib", "hnswlib").Index(space=self._metric, dim=data.dim)
+        index = imported("hnswlib", "hnswlib").Index(space=self._metric, dim=data.dim)
         base, width = self.queries(data.base), spec.options.get("ef_construction", 100)
         index.init_index(len(base), M=spec.options.get("M", 16), ef_construction=width, random_seed=seed)
         self._timed(lambda: index.add_items(base, np.arange(len(base)), num_threads=threads))
@@ -116,7 +108,7 @@ class _Fetching(_Peer):
 class _Usearch(_Fetching):
     def __init__(self, data: BenchData, grid: FilterGrid, spec: Spec, threads: int, seed: int) -> None:
         super().__init__(data, spec)
-        library = _import("usearch.index", "usearch")
+        library = imported("usearch.index", "usearch")
         self._n, base = len(data.base), self.queries(data.base)
         self.index = library.Index(
             ndim=data.dim,
@@ -135,7 +127,7 @@ class _Usearch(_Fetching):
 class _Pyvsag(_Fetching):
     def __init__(self, data: BenchData, grid: FilterGrid, spec: Spec, threads: int, seed: int) -> None:
         super().__init__(data, spec)
-        library = _import("pyvsag", "pyvsag")
+        library = imported("pyvsag", "pyvsag")
         library.set_logger_off()
         self._n, base = len(data.base), self.queries(data.base)
         parameters = {
@@ -168,7 +160,7 @@ class _Lancedb(_Peer):
 
     def __init__(self, data: BenchData, grid: FilterGrid, spec: Spec, threads: int, seed: int) -> None:
         super().__init__(data, spec)
-        library, arrow = _import("lancedb", "lancedb"), _import("pyarrow", "pyarrow")
+        library, arrow = imported("lancedb", "lancedb"), imported("pyarrow", "pyarrow")
         self._folder = tempfile.TemporaryDirectory()
         base = self.queries(data.base)
         columns = {name: arrow.array(values) for name, values in grid.columns.items()}

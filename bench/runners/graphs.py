@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bench.cases import Spec
 from bench.datasets import BenchData
 from bench.runners.base import UnusableSpecError
-from bench.runners.peer import folder_bytes, unit
+from bench.runners.peer import comparable, folder_bytes, imported, one_of
 
 __all__ = ["GraphEngine", "OurGraph", "build_graph", "our_index"]
 
@@ -90,8 +90,8 @@ class _Peer:
 
     def __init__(self, data: BenchData, spec: Spec, threads: int, seed: int) -> None:
         self.name = self.family = spec.options["library"]
-        self._module = importlib.import_module(self.name)
-        self._cosine = data.metric == "cosine"
+        self._module = imported(self.name, PACKAGES[self.name])
+        self._metric = data.metric
         self._by_product = data.metric == "ip"
         base = self.prepare(data.base)
         start = time.process_time()
@@ -100,7 +100,7 @@ class _Peer:
         self.bytes_per_vector = self.size() / len(base)
 
     def prepare(self, queries: Floats) -> Any:
-        return unit(queries) if self._cosine else np.ascontiguousarray(queries, np.float32)
+        return comparable(queries, self._metric)
 
     def build(self, base: Any, spec: Spec, threads: int, seed: int) -> str:
         raise NotImplementedError
@@ -179,13 +179,6 @@ def build_graph(data: BenchData, spec: Spec, threads: int, seed: int) -> GraphEn
     """Build the graph of an entry, rows and all."""
     if spec.engine == "ours":
         return OurGraph(data, spec, threads, seed)
-    library = spec.options["library"]
-    if library not in _LIBRARIES:
-        raise UnusableSpecError(f"library is {library!r}, expected one of {', '.join(_LIBRARIES)}")
+    library = one_of("library", spec.options["library"], tuple(_LIBRARIES))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    try:
-        return _LIBRARIES[library](data, spec, threads, seed)
-    except ImportError as error:
-        raise UnusableSpecError(
-            f"{library} is not installed; run `pip install {PACKAGES[library]}`"
-        ) from error
+    return _LIBRARIES[library](data, spec, threads, seed)

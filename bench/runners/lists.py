@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bench.cases import Spec, expand_factory
 from bench.datasets import BenchData
-from bench.runners.base import UnusableSpecError
+from bench.runners.peer import comparable, imported
 
 __all__ = ["ListEngine", "build_lists"]
 
@@ -85,8 +85,8 @@ class _Faiss:
     name = "faiss"
 
     def __init__(self, data: BenchData, spec: Spec, threads: int) -> None:
-        self._faiss = faiss = importlib.import_module("faiss")
-        self._cosine = data.metric == "cosine"
+        self._faiss = faiss = imported("faiss", "faiss-cpu")
+        self._metric = data.metric
         factory = expand_factory(spec.options["factory"], data.dim)
         base = self.prepare(data.base)
         faiss.omp_set_num_threads(threads)
@@ -119,8 +119,7 @@ class _Faiss:
         return f"nprobe {setting[0]}, k_factor {setting[1]}"
 
     def prepare(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        x = np.ascontiguousarray(queries, np.float32)
-        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30) if self._cosine else x
+        return comparable(queries, self._metric)
 
     def search(self, prepared: Any, k: int, threads: int) -> npt.NDArray[np.int64]:
         self._faiss.omp_set_num_threads(threads)
@@ -131,8 +130,4 @@ def build_lists(data: BenchData, spec: Spec, threads: int, seed: int) -> ListEng
     """Build the index of an entry, rows and all."""
     if spec.engine == "ours":
         return _Ours(data, spec, threads, seed)
-    try:
-        importlib.import_module("faiss")
-    except ImportError as error:
-        raise UnusableSpecError("faiss is not installed; run `pip install faiss-cpu`") from error
     return _Faiss(data, spec, threads)

@@ -24,16 +24,25 @@ from bench.datasets import BenchData
 from bench.runners.base import RowReader, UnusableSpecError
 from bench.runners.trial import run_trial
 
-__all__ = ["PeerEngine", "PeerRunner", "folder_bytes", "one_of", "pool_threads", "unit"]
+__all__ = ["PeerEngine", "PeerRunner", "comparable", "folder_bytes", "imported", "one_of", "pool_threads"]
 
 Options = Mapping[str, Any]
 Floats = npt.NDArray[np.float32]
 
 
-def unit(x: Floats) -> Floats:
-    """Rows scaled to length one; a row of zeros stays."""
-    norms = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-30))
-    return np.ascontiguousarray(x / norms, dtype=np.float32)
+def comparable(x: Floats, metric: str) -> Floats:
+    """Rows as libraries without a cosine take them: for cosine scaled to length one; a row of zeros stays."""
+    if metric == "cosine":
+        x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-30))
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def imported(module: str, package: str) -> Any:
+    """The module, or an UnusableSpecError that says how its package is installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UnusableSpecError(f"{package} is not installed; run `pip install {package}`") from error
 
 
 def folder_bytes(path: Path) -> int:
@@ -138,7 +147,7 @@ class PeerRunner:
 
     def convert(self, vectors: Floats, metric: str, options: Options) -> Any:
         """Vectors or queries in the form that `make` and `find` take; not timed."""
-        return unit(vectors) if metric == "cosine" else np.ascontiguousarray(vectors, dtype=np.float32)
+        return comparable(vectors, metric)
 
     def make(self, base: Any, metric: str, options: Options, threads: int, seed: int) -> Any:
         """The built index; timed."""

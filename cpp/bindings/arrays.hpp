@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // NumPy arrays as views, and native buffers as NumPy arrays without a copy. The Python layer
-// converts and validates user input; what arrives here is C-contiguous and of the exact type.
+// converts and validates user input; what arrives here is C-contiguous and of the exact type. And calls without
+// the interpreter's lock.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -23,6 +24,19 @@ template <class T>
 MatrixView<const T> matrix(const Array<T>& a) {
     if (a.ndim() != 2) throw Error(ErrorKind::shape, "expected a 2-D array, got " + std::to_string(a.ndim()) + "-D");
     return {a.data(), static_cast<std::size_t>(a.shape(0)), static_cast<std::size_t>(a.shape(1))};
+}
+
+// For what takes the lock of an index: whoever holds it asks for the interpreter when it looks for Ctrl-C.
+template <class Call>
+auto without_gil(const Call& call) {
+    const py::gil_scoped_release release;
+    return call();
+}
+
+// The same for a member without arguments.
+template <class Of, class Value>
+auto getter_without_gil(Value (Of::*get)() const) {
+    return [get](const Of& of) { return without_gil([&] { return (of.*get)(); }); };
 }
 
 // Moves a vector into a NumPy array that owns it.

@@ -48,19 +48,17 @@ py::object search_one(const HNSWIndex& index, const py::handle& q, const py::han
     const auto row = py::reinterpret_borrow<py::array>(q);
     if (row.ndim() != 1 || static_cast<std::size_t>(row.shape(0)) != index.dim()) return py::none();
     const ConstMatrix query(static_cast<const float*>(row.data()), 1, index.dim());
-    if (first_non_finite_row(query) || (index.metric() == Metric::cosine && first_zero_row(query)) ||
-        without_gil([&] { return static_cast<std::size_t>(count) > index.size() || !index.tuning().empty(); })) {
-        return py::none();
-    }
+    if (first_non_finite_row(query) || (index.metric() == Metric::cosine && first_zero_row(query))) return py::none();
     SearchParams params;
     params.k = static_cast<std::size_t>(count);
     params.ef = static_cast<std::size_t>(beam);
     SearchResult r;
-    {
-        py::gil_scoped_release release;
+    const bool is_usual = without_gil([&] {
+        if (params.k > index.size() || !index.tuning().empty()) return false;
         r = index.search(query, params);
-    }
-    if (r.ids.size() < params.k) return py::none();
+        return r.ids.size() >= params.k;
+    });
+    if (!is_usual) return py::none();
     const auto n = static_cast<py::ssize_t>(params.k);
     IdSlots ids(r.ids, {n});
     Array<float> scores(n);
@@ -93,22 +91,10 @@ void register_hnsw_index(py::module_& m) {
         .def_property_readonly("M", [](const HNSWIndex& i) { return i.params().m; })
         .def_property_readonly("turbo", [](const HNSWIndex& i) { return i.params().turbo; })
         .def_property_readonly("ef_construction", [](const HNSWIndex& i) { return i.params().ef_construction; })
-        .def_property_readonly("costs", [](const HNSWIndex& i) { return costs_to_python(i.costs()); })
-        .def("calibrate",
-             [](HNSWIndex& i) {
-                 index::PlanCosts costs;
-                 {
-                     py::gil_scoped_release release;
-                     costs = i.calibrate();
-                 }
-                 return costs_to_python(costs);
-             })
+        .def_property_readonly("costs", [](const HNSWIndex& i) { return costs_to_python(without_gil([&] { return i.costs(); })); })
+        .def("calibrate", [](HNSWIndex& i) { return costs_to_python(without_gil([&] { return i.calibrate(); })); })
         .def("shape", [](const HNSWIndex& i) {
-            HNSWIndex::Shape s;
-            {
-                py::gil_scoped_release release;
-                s = i.shape();
-            }
+            const HNSWIndex::Shape s = without_gil([&] { return i.shape(); });
             py::dict d;
             d["edges"] = s.edges;
             d["entries"] = s.entries;

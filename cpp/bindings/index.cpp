@@ -4,8 +4,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
-
 #include "bindings/arrays.hpp"
 #include "bindings/columns.hpp"
 #include "bindings/register.hpp"
@@ -73,13 +71,11 @@ struct Filters {
     std::vector<std::uint32_t> filter_of;
 };
 
-SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t rerank, const Filter* filter,
-                         int num_threads) {
+SearchParams make_params(std::size_t k, const std::string& scoring, std::int64_t rerank, int num_threads) {
     SearchParams p;
     p.k = k;
     p.scoring = scoring == "symmetric" ? index::Scoring::symmetric : index::Scoring::asymmetric;
     p.rerank = rerank;
-    p.filter = filter;
     p.num_threads = resolve_num_threads(num_threads);
     return p;
 }
@@ -114,7 +110,7 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
                  const std::string& plan) {
     const ConstMatrix q = matrix(queries);
     const Filters filters(filter);
-    SearchParams params = make_params(k, scoring, rerank, nullptr, num_threads);
+    SearchParams params = make_params(k, scoring, rerank, num_threads);
     filters.set(params);
     params.plan = index::parse_plan(plan);
     for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
@@ -133,7 +129,7 @@ py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes
                        const std::string& plan) {
     const auto queries = matrix(codes);
     const Filters filters(filter);
-    SearchParams params = make_params(k, "symmetric", rerank, nullptr, num_threads);
+    SearchParams params = make_params(k, "symmetric", rerank, num_threads);
     filters.set(params);
     params.plan = index::parse_plan(plan);
     params.nprobe = nprobe;
@@ -203,13 +199,13 @@ py::object add_codes(TableIndex& index, const Array<std::uint8_t>& codes, const 
 
 py::array_t<std::uint8_t> codes_of(const TableIndex& index, const py::object& ids) {
     const IdList given = to_ids(ids);
-    std::vector<std::uint8_t> codes;
-    {
-        py::gil_scoped_release release;
-        codes = index.codes(given);
-    }
-    const auto n = static_cast<py::ssize_t>(given.size());
-    return to_numpy(std::move(codes), {n, static_cast<py::ssize_t>(index.codec()->code_bytes())});
+    std::size_t bytes = 0;
+    std::vector<std::uint8_t> codes = without_gil([&] {
+        std::vector<std::uint8_t> out = index.codes(given);
+        bytes = index.codec()->code_bytes();
+        return out;
+    });
+    return to_numpy(std::move(codes), {static_cast<py::ssize_t>(given.size()), static_cast<py::ssize_t>(bytes)});
 }
 
 void take_back(TableIndex& index, const py::object& ids, std::int64_t max_id) {
@@ -235,8 +231,7 @@ void register_index(py::module_& m) {
         .def_property_readonly("dim", &TableIndex::dim)
         .def_property_readonly("metric", [](const TableIndex& i) { return to_string(i.metric()); })
         .def_property_readonly("vectors", [](const TableIndex& i) { return store::to_string(i.mode()); })
-        .def_property_readonly("awaits_codec",
-                               [](const TableIndex& i) { return without_gil([&] { return i.awaits_codec(); }); })
+        .def_property_readonly("awaits_codec", getter_without_gil(&TableIndex::awaits_codec))
         .def_property_readonly("codec_recipe", &TableIndex::codec_recipe)
         .def_property_readonly("id_kind",
                                [](const TableIndex& i) {
@@ -245,7 +240,7 @@ void register_index(py::module_& m) {
                                           : kind == store::IdKind::integer ? "int"
                                                                            : "none";
                                })
-        .def_property_readonly("codec", [](const TableIndex& i) { return without_gil([&] { return i.codec(); }); })
+        .def_property_readonly("codec", getter_without_gil(&TableIndex::codec))
         .def("__len__", &TableIndex::size, py::call_guard<py::gil_scoped_release>())
         .def("staged_vectors",
              [](const TableIndex& i) {
@@ -258,7 +253,7 @@ void register_index(py::module_& m) {
         .def_property_readonly("fields", [](const TableIndex& i) { return fields_to_python(without_gil([&] { return i.fields(); })); })
         .def("declare_columns",
              [](TableIndex& i, const std::vector<std::pair<std::string, std::string>>& fields) {
-                 i.declare_columns(to_fields(fields));
+                 without_gil([&] { i.declare_columns(to_fields(fields)); });
              },
              py::arg("fields"))
         .def("set_columns", &set_columns, py::arg("ids"), py::arg("columns"))
@@ -274,10 +269,10 @@ void register_index(py::module_& m) {
         .def("add_codes", &add_codes, py::arg("codes"), py::arg("ids"), py::arg("lists") = py::none())
         .def("codes_of", &codes_of, py::arg("ids"))
         .def("all_ids", [](const TableIndex& i) { return to_array(without_gil([&] { return i.all_ids(); })); })
-        .def_property("tuning", [](const TableIndex& i) { return without_gil([&] { return i.tuning(); }); },
+        .def_property("tuning", getter_without_gil(&TableIndex::tuning),
                       [](TableIndex& i, std::string text) { without_gil([&] { i.set_tuning(std::move(text)); }); })
         .def("take_back", &take_back, py::arg("ids"), py::arg("max_id"))
-        .def_property_readonly("max_id", [](const TableIndex& i) { return without_gil([&] { return i.max_id(); }); })
+        .def_property_readonly("max_id", getter_without_gil(&TableIndex::max_id))
         .def("get", &get, py::arg("ids"))
         .def("contains", [](const TableIndex& i, const py::object& ids) {
                  const IdList given = to_ids(ids);

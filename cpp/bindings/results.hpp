@@ -11,13 +11,6 @@
 
 namespace residua::bindings {
 
-// For what takes the lock of an index: whoever holds it asks for the interpreter when it looks for Ctrl-C.
-template <class Call>
-auto without_gil(const Call& call) {
-    const py::gil_scoped_release release;
-    return call();
-}
-
 // One Python id per slot; slots without a result get -1 or None.
 class IdSlots {
 public:

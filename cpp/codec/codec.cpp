@@ -97,6 +97,12 @@ std::shared_ptr<const Codec> read_codec(const store::Reader& in) {
     throw Error(ErrorKind::corrupt_file, "the file holds a codec of unknown kind '" + in.kind() + "'");
 }
 
+void write_codec(store::Writer& out, const std::string& name, const Codec& codec) {
+    store::Writer inner(codec.kind());
+    codec.write(inner);
+    out.nest(name, inner);
+}
+
 Metric read_metric(const store::Reader& in) {
     try {
         return parse_metric(in.get_string("metric"));

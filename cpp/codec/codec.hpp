@@ -151,6 +151,9 @@ public:
 // Reads any codec; the file's kind chooses the class.
 std::shared_ptr<const Codec> read_codec(const store::Reader& in);
 
+// Nests the codec into a file under a name, for read_codec(in.nested(name)).
+void write_codec(store::Writer& out, const std::string& name, const Codec& codec);
+
 // The "metric" of a codec's file.
 Metric read_metric(const store::Reader& in);
 

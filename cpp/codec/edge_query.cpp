@@ -6,7 +6,6 @@
 #include <limits>
 #include <string>
 
-#include "codec/subset_sums.hpp"
 #include "core/error.hpp"
 #include "kernel/dispatch.hpp"
 
@@ -15,6 +14,18 @@ namespace residua::codec {
 using namespace kernel;
 
 namespace {
+
+// sums[x] = none + the sum of the weights, one per dim of a strip, whose bits are set in x; the first dim is the
+// most significant bit.
+template <class Sum, class Weight>
+void subset_sums(const Weight* weights, Sum none, Sum (&sums)[kernel::kStripBytes]) {
+    sums[0] = none;
+    std::size_t dim = 4;
+    for (std::size_t bit = 1; bit < kernel::kStripBytes; bit *= 2) {
+        const Sum weight = weights[--dim];
+        for (std::size_t x = 0; x < bit; ++x) sums[bit + x] = sums[x] + weight;
+    }
+}
 
 class TableEdgeScorer final : public EdgeScorer {
 public:

@@ -49,8 +49,9 @@ struct PlaneQuery::Strips {
     double variance[kMaxPlanes] = {};      // of the errors
     double largest[kMaxPlanes] = {};       // |error - mean| of any strip
     double sum[kMaxPlanes] = {};           // of Q
-    double sum_absolute[kMaxPlanes] = {};  // of |Q|
     double sum_squares[kMaxPlanes] = {};   // of Q^2
+
+    double sum_absolute(std::uint32_t t) const { return sum[t] - 2 * low[t]; }  // of |Q|
 };
 
 PlaneQuery::PlaneQuery(const PlaneLayout& layout, std::span<const float> weights, float constant,
@@ -133,7 +134,6 @@ void PlaneQuery::sum_strips(const PlaneLayout& layout, std::span<const StripTabl
             strips.variance[t] = variance;
             strips.largest[t] = largest;
             strips.sum[t] = static_cast<double>(sum);
-            strips.sum_absolute[t] = static_cast<double>(sum - 2 * low);
             strips.sum_squares[t] = squares;
             // N = 2 S - sum of Q (2^b - 1), and S = (kernel's sum) + sum over planes of 2^t * minima.
             sum_offset_ += sum << t;
@@ -150,7 +150,7 @@ void PlaneQuery::set_bounds(const PlaneLayout& layout, const Strips& s) {
         const double w = std::ldexp(1.0, static_cast<int>(p));
         score_variance += w * w * s.sum_squares[p] / 4;
         centre += w * s.sum[p] / 2;
-        magnitude += w * s.sum_absolute[p];
+        magnitude += w * s.sum_absolute(p);
     }
     for (std::uint32_t t = 0; t < layout.planes; ++t) {
         double fixed = 0, worst = 0, variance = 0, largest = 0;
@@ -163,7 +163,7 @@ void PlaneQuery::set_bounds(const PlaneLayout& layout, const Strips& s) {
                 largest = std::max(largest, w * s.largest[p]);
             } else {
                 fixed += w * s.sum[p] / 2;
-                worst += w * s.sum_absolute[p] / 2;
+                worst += w * s.sum_absolute(p) / 2;
                 variance += w * w * s.sum_squares[p] / 4;
             }
         }

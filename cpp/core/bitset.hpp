@@ -17,6 +17,7 @@ public:
 
     std::size_t size() const { return size_; }
     bool test(std::size_t i) const { return (words_[i >> 6] >> (i & 63)) & 1u; }
+    bool holds(std::size_t i) const { return i < size_ && test(i); }  // any i
     void set(std::size_t i) { words_[i >> 6] |= std::uint64_t{1} << (i & 63); }
     void reset(std::size_t i) { words_[i >> 6] &= ~(std::uint64_t{1} << (i & 63)); }
 

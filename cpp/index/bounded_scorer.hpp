@@ -3,17 +3,27 @@
 // be among the best (exact_scan.hpp).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <string>
 
 #include "core/aligned.hpp"
+#include "core/error.hpp"
+#include "core/matrix.hpp"
 #include "core/metric.hpp"
 #include "kernel/dispatch.hpp"
 #include "store/row_source.hpp"
 
 namespace residua::index {
+
+inline void check_dim(const store::RowSource& source, ConstMatrix queries) {
+    if (queries.cols == source.dim) return;
+    throw Error(ErrorKind::shape, "queries have " + std::to_string(queries.cols) + " dimensions, the rows have " +
+                                      std::to_string(source.dim));
+}
 
 template <class T>
 const T* row_as(const store::RowSource& source, std::size_t i) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/parallel.hpp"
+#include "index/row_codes.hpp"
 
 namespace residua::index {
 
@@ -23,7 +24,7 @@ std::vector<TopK> scan_blocks(const codec::Scorer& scorer, codec::BlockView view
     // parts per thread, so that a slow one does not keep the others waiting; but a small part costs more
     // than it saves, and every part ends within a second, for interrupts.
     constexpr std::size_t kMaxQueries = 1024, kMinBytes = 1024 * 1024, kMaxPairs = std::size_t{1} << 28;
-    const std::size_t blocks = (n + kBlockRows - 1) / kBlockRows;
+    const std::size_t blocks = RowCodes::blocks(n);
     if (num_threads > 1 && blocks * block_bytes < kMinBytes) {
         parallel_for(nq, 64, num_threads, [&](std::size_t begin, std::size_t end, int) {
             scorer.top_k(view, 0, n, allowed, begin, end, pools.data() + begin);
@@ -33,7 +34,7 @@ std::vector<TopK> scan_blocks(const codec::Scorer& scorer, codec::BlockView view
     const std::size_t threads = std::min<std::size_t>(static_cast<std::size_t>(num_threads),
                                                       std::max<std::size_t>(1, blocks * block_bytes / kMinBytes));
     const std::size_t parts = threads == 1 ? 1 : 4 * threads;
-    const std::size_t part_rows = std::min(((n + parts - 1) / parts + kBlockRows - 1) / kBlockRows,
+    const std::size_t part_rows = std::min(RowCodes::blocks((n + parts - 1) / parts),
                                            kMaxPairs / kMaxQueries / kBlockRows) * kBlockRows;
     for (std::size_t q = 0; q < nq; q += kMaxQueries) {
         const std::size_t q_end = std::min(nq, q + kMaxQueries);

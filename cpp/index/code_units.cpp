@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
 
 #include "core/parallel.hpp"
 
 namespace residua::index {
 namespace {
 
-constexpr std::size_t kMaxUnitRows = 32;
 constexpr std::size_t kSpare = 256;  // rows above those kept, after which the best are chosen again
 
 // The best rows of a stream; better ones raise the threshold now and then.
@@ -52,27 +52,30 @@ std::uint32_t bits_at(const Bitset& rows, std::size_t begin, std::size_t count) 
 
 CodeUnits::Change CodeUnits::prepare(const codec::Codec& codec, std::size_t n, std::span<const std::uint32_t> rows,
                                      const CodeOf& code, int num_threads) {
-    const std::size_t step = codec.edge_rows(), bytes = codec.edge_unit_bytes(), code_bytes = codec.code_bytes();
+    const EdgeForm form = edge_form(codec);
+    const std::size_t step = form.unit_rows, bytes = form.unit_bytes;
     Change change;
-    change.bytes = (n + step - 1) / step * bytes;
+    change.bytes = form.units(n) * bytes;
+    change.unit_bytes = bytes;
     for (const std::uint32_t r : rows) change.units.push_back(static_cast<std::uint32_t>(r / step));
     std::sort(change.units.begin(), change.units.end());
     change.units.erase(std::unique(change.units.begin(), change.units.end()), change.units.end());
     change.packed.resize(change.units.size() * bytes);
     units_.reserve(std::max(units_.size(), change.bytes));
     parallel_for(change.units.size(), 16, num_threads, [&](std::size_t begin, std::size_t end, int) {
-        std::vector<std::uint8_t> codes(step * code_bytes);
+        std::vector<std::uint8_t> codes;
+        std::uint32_t of_unit[kMaxUnitRows];
         for (std::size_t u = begin; u < end; ++u) {
             const std::size_t first = change.units[u] * step, m = std::min(step, n - first);
-            for (std::size_t j = 0; j < m; ++j) code(static_cast<std::uint32_t>(first + j), codes.data() + j * code_bytes);
-            codec.pack_edges(codes.data(), m, change.packed.data() + u * bytes);
+            std::iota(of_unit, of_unit + m, static_cast<std::uint32_t>(first));
+            pack_units(codec, {of_unit, m}, code, codes, change.packed.data() + u * bytes);
         }
     });
     return change;
 }
 
-void CodeUnits::commit(const codec::Codec& codec, const Change& change) noexcept {
-    const std::size_t bytes = codec.edge_unit_bytes();
+void CodeUnits::commit(const Change& change) noexcept {
+    const std::size_t bytes = change.unit_bytes;
     if (change.bytes > units_.size()) units_.resize(change.bytes, 0);
     for (std::size_t u = 0; u < change.units.size(); ++u) {
         std::memcpy(units_.edit() + change.units[u] * bytes, change.packed.data() + u * bytes, bytes);
@@ -80,8 +83,7 @@ void CodeUnits::commit(const codec::Codec& codec, const Change& change) noexcept
 }
 
 void CodeUnits::load(const store::Reader& in, const codec::Codec& codec, std::size_t n) {
-    const std::size_t step = codec.edge_rows();
-    const auto units = in.array<std::uint8_t>("units", (n + step - 1) / step * codec.edge_unit_bytes());
+    const auto units = in.array<std::uint8_t>("units", edge_form(codec).units(n) * codec.edge_unit_bytes());
     units_ = GrowArray<std::uint8_t>(units, in.keep_alive("units"));
 }
 
@@ -91,15 +93,11 @@ namespace {
 template <class CodeOf>
 AlignedVector<std::uint8_t> make_units(const codec::Codec& codec, std::span<const std::uint32_t> rows, const CodeOf& code,
                                        int num_threads) {
-    const std::size_t step = codec.edge_rows(), bytes = codec.edge_unit_bytes(), code_bytes = codec.code_bytes();
-    AlignedVector<std::uint8_t> out((rows.size() + step - 1) / step * bytes);
-    parallel_for(rows.size(), 32 * step, num_threads, [&](std::size_t begin, std::size_t end, int) {
-        std::vector<std::uint8_t> codes(step * code_bytes);
-        for (std::size_t r = begin; r < end; r += step) {
-            const std::size_t m = std::min(step, end - r);
-            for (std::size_t j = 0; j < m; ++j) code(rows[r + j], codes.data() + j * code_bytes);
-            codec.pack_edges(codes.data(), m, out.data() + r / step * bytes);
-        }
+    const EdgeForm form = edge_form(codec);
+    AlignedVector<std::uint8_t> out(form.units(rows.size()) * form.unit_bytes);
+    parallel_for(rows.size(), 32 * form.unit_rows, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        std::vector<std::uint8_t> codes;
+        pack_units(codec, rows.subspan(begin, end - begin), code, codes, out.data() + begin / form.unit_rows * form.unit_bytes);
     });
     return out;
 }
@@ -126,8 +124,9 @@ namespace {
 
 // offer(score, row) sees every allowed row whose score is above threshold().
 template <class Threshold, class Offer>
-void scan(const codec::EdgeScorer& scorer, const std::uint8_t* units, std::size_t unit_rows, std::size_t unit_bytes,
-          std::size_t n, const Bitset* allowed, std::size_t query, const Threshold& threshold, const Offer& offer) {
+void scan(const codec::EdgeScorer& scorer, const EdgeForm& form, const std::uint8_t* units, std::size_t n, const Bitset* allowed,
+          std::size_t query, const Threshold& threshold, const Offer& offer) {
+    const std::size_t unit_rows = form.unit_rows, unit_bytes = form.unit_bytes;
     alignas(kCacheLine) float scores[kMaxUnitRows];
     for (std::size_t begin = 0; begin < n; begin += unit_rows, units += unit_bytes) {
         const std::size_t m = std::min(unit_rows, n - begin);
@@ -144,18 +143,17 @@ void scan(const codec::EdgeScorer& scorer, const std::uint8_t* units, std::size_
 
 }  // namespace
 
-std::vector<ScoredRow> scan_units(const codec::EdgeScorer& scorer, const std::uint8_t* units, std::size_t unit_rows,
-                                  std::size_t unit_bytes, std::size_t n, const Bitset* allowed, std::size_t query,
-                                  std::size_t keep) {
+std::vector<ScoredRow> scan_units(const codec::EdgeScorer& scorer, const EdgeForm& form, const std::uint8_t* units, std::size_t n,
+                                  const Bitset* allowed, std::size_t query, std::size_t keep) {
     Chosen best(keep);
-    scan(scorer, units, unit_rows, unit_bytes, n, allowed, query, [&] { return best.threshold(); },
+    scan(scorer, form, units, n, allowed, query, [&] { return best.threshold(); },
          [&](float score, std::uint32_t row) { best.push(score, row); });
     return best.take();
 }
 
-void scan_units(const codec::EdgeScorer& scorer, const std::uint8_t* units, std::size_t unit_rows, std::size_t unit_bytes,
-                std::size_t n, const Bitset* allowed, std::size_t query, float threshold, std::vector<ScoredRow>& out) {
-    scan(scorer, units, unit_rows, unit_bytes, n, allowed, query, [&] { return threshold; },
+void scan_units(const codec::EdgeScorer& scorer, const EdgeForm& form, const std::uint8_t* units, std::size_t n,
+                const Bitset* allowed, std::size_t query, float threshold, std::vector<ScoredRow>& out) {
+    scan(scorer, form, units, n, allowed, query, [&] { return threshold; },
          [&](float score, std::uint32_t row) { out.push_back({score, row}); });
 }
 

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -16,24 +15,25 @@
 #include "core/bitset.hpp"
 #include "core/grow_array.hpp"
 #include "core/top_k.hpp"
+#include "index/edge_store.hpp"
 #include "store/container.hpp"
 
 namespace residua::index {
 
 class CodeUnits {
 public:
-    // code(row, out): the row's code.
-    using CodeOf = std::function<void(std::uint32_t, std::uint8_t*)>;
+    using CodeOf = EdgeStore::CodeOf;
 
     struct Change {
         std::size_t bytes = 0;  // of all units afterwards
+        std::size_t unit_bytes = 0;
         std::vector<std::uint32_t> units;
         AlignedVector<std::uint8_t> packed;
     };
     // All that can fail when the codes of `rows`, of n in all, are what `code` says.
     Change prepare(const codec::Codec& codec, std::size_t n, std::span<const std::uint32_t> rows, const CodeOf& code,
                    int num_threads);
-    void commit(const codec::Codec& codec, const Change& change) noexcept;
+    void commit(const Change& change) noexcept;
 
     const std::uint8_t* data() const { return units_.data(); }
     GrowArray<std::uint8_t>::View view() const { return units_.view(); }
@@ -57,12 +57,11 @@ AlignedVector<std::uint8_t> pack_rows(const codec::Codec& codec, const std::uint
                                       int num_threads);
 
 // The `keep` best of n rows in units, or of the allowed ones, in no order.
-std::vector<ScoredRow> scan_units(const codec::EdgeScorer& scorer, const std::uint8_t* units, std::size_t unit_rows,
-                                  std::size_t unit_bytes, std::size_t n, const Bitset* allowed, std::size_t query,
-                                  std::size_t keep);
+std::vector<ScoredRow> scan_units(const codec::EdgeScorer& scorer, const EdgeForm& form, const std::uint8_t* units, std::size_t n,
+                                  const Bitset* allowed, std::size_t query, std::size_t keep);
 
 // Those whose scores are above the threshold.
-void scan_units(const codec::EdgeScorer& scorer, const std::uint8_t* units, std::size_t unit_rows, std::size_t unit_bytes,
-                std::size_t n, const Bitset* allowed, std::size_t query, float threshold, std::vector<ScoredRow>& out);
+void scan_units(const codec::EdgeScorer& scorer, const EdgeForm& form, const std::uint8_t* units, std::size_t n,
+                const Bitset* allowed, std::size_t query, float threshold, std::vector<ScoredRow>& out);
 
 }  // namespace residua::index

@@ -14,34 +14,22 @@ namespace {
 
 constexpr std::size_t kMaxLines = (std::size_t{1} << 32) / kSlotUnits;
 
-// The codes of `rows` as units, the last one filled up with zeros.
-void pack(const codec::Codec& codec, std::span<const std::uint32_t> rows, const EdgeStore::CodeOf& code,
-          std::vector<std::uint8_t>& codes, std::uint8_t* units) {
-    const std::size_t bytes = codec.code_bytes(), step = codec.edge_rows();
-    codes.resize(step * bytes);
-    for (std::size_t i = 0; i < rows.size(); i += step, units += codec.edge_unit_bytes()) {
-        const std::size_t n = std::min(step, rows.size() - i);
-        for (std::size_t j = 0; j < n; ++j) code(rows[i + j], codes.data() + j * bytes);
-        codec.pack_edges(codes.data(), n, units);
-    }
-}
-
 void write_record(const codec::Codec& codec, const EdgeForm& form, std::span<const std::uint32_t> rows,
                   std::size_t units, const EdgeStore::CodeOf& code, std::vector<std::uint8_t>& codes, std::uint8_t* out) {
     std::memset(out, 0, form.lines(units) * kCacheLine);
     auto* ids = reinterpret_cast<std::uint32_t*>(out);
     const std::size_t places = units * form.unit_rows;
     std::fill(std::copy(rows.begin(), rows.end(), ids), ids + places, kNoRow);
-    pack(codec, rows, code, codes, reinterpret_cast<std::uint8_t*>(ids + places));
+    pack_units(codec, rows, code, codes, reinterpret_cast<std::uint8_t*>(ids + places));
 }
 
 std::shared_ptr<const EdgeEntries> pack_entries(const codec::Codec& codec, const Graph& graph,
                                                 const EdgeStore::CodeOf& code) {
     auto out = std::make_shared<EdgeEntries>();
     out->rows.assign(graph.entries().begin(), graph.entries().end());
-    out->units.resize((out->rows.size() + codec.edge_rows() - 1) / codec.edge_rows() * codec.edge_unit_bytes());
+    out->units.resize(edge_form(codec).units(out->rows.size()) * codec.edge_unit_bytes());
     std::vector<std::uint8_t> codes;
-    pack(codec, out->rows, code, codes, out->units.data());
+    pack_units(codec, out->rows, code, codes, out->units.data());
     return out;
 }
 

@@ -8,6 +8,7 @@
 // commit, during which nobody reads, makes slots point there.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -28,6 +29,8 @@ inline constexpr std::uint32_t kSlotUnits = 16;
 
 inline std::size_t units_of(std::uint32_t slot) { return slot % kSlotUnits; }
 
+inline constexpr std::size_t kMaxUnitRows = 32;
+
 // How records are laid out for a codec.
 struct EdgeForm {
     std::size_t unit_rows = 0;
@@ -39,6 +42,21 @@ struct EdgeForm {
         return (units * (unit_rows * sizeof(std::uint32_t) + unit_bytes) + kCacheLine - 1) / kCacheLine;
     }
 };
+
+inline EdgeForm edge_form(const codec::Codec& codec) { return {codec.edge_rows(), codec.edge_unit_bytes()}; }
+
+// The codes of `rows`, which code(row, out) writes, as units, the last one filled up with zeros. `codes` is for its use.
+template <class CodeOf>
+void pack_units(const codec::Codec& codec, std::span<const std::uint32_t> rows, const CodeOf& code,
+                std::vector<std::uint8_t>& codes, std::uint8_t* units) {
+    const std::size_t bytes = codec.code_bytes(), step = codec.edge_rows(), unit_bytes = codec.edge_unit_bytes();
+    codes.resize(step * bytes);
+    for (std::size_t i = 0; i < rows.size(); i += step, units += unit_bytes) {
+        const std::size_t n = std::min(step, rows.size() - i);
+        for (std::size_t j = 0; j < n; ++j) code(rows[i + j], codes.data() + j * bytes);
+        codec.pack_edges(codes.data(), n, units);
+    }
+}
 
 // The rows at which walks start, in units of their own.
 struct EdgeEntries {
@@ -63,7 +81,7 @@ public:
     using CodeOf = std::function<void(std::uint32_t, std::uint8_t*)>;
 
     EdgeStore() = default;
-    explicit EdgeStore(const codec::Codec& codec) : form_{codec.edge_rows(), codec.edge_unit_bytes()} {}
+    explicit EdgeStore(const codec::Codec& codec) : form_(edge_form(codec)) {}
 
     const EdgeForm& form() const { return form_; }
     std::size_t size() const { return slots_.size(); }

@@ -17,7 +17,6 @@
 namespace residua::index {
 
 inline constexpr std::size_t kRecordsAhead = 2;
-inline constexpr std::size_t kMaxUnitRows = 32;
 
 // Leaves the ef best rows of the walk in scratch.beam; collect(score, row) sees every row that was met, and
 // fetch(row) the ones whose record is read: nearly all that the beam will hold.

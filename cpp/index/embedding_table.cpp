@@ -87,9 +87,7 @@ std::map<std::string, std::size_t> EmbeddingTable::memory() const {
 void EmbeddingTable::save(const std::string& path) const {
     store::Writer w(kKind);
     w.put_int("rows", static_cast<std::int64_t>(rows_));
-    store::Writer c(codec_->kind());
-    codec_->write(c);
-    w.nest("codec", c);
+    codec::write_codec(w, "codec", *codec_);
     w.put<std::uint8_t>("codes", codes_.span());
     w.write_file(path);
 }

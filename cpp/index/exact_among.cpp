@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact scores of lists of rows: re-ranking.
 #include <algorithm>
-#include <string>
 
-#include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "core/prefetch.hpp"
 #include "index/bounded_scorer.hpp"
@@ -54,10 +52,7 @@ void settle_list(const BoundedScorer& filter, const ExactScorer& scorer, const f
 template <class Pool>
 Results among(const RowSource& source, Metric metric, ConstMatrix queries, Results rows, std::size_t k,
               const TieOrder* order, int num_threads) {
-    if (queries.cols != source.dim) {
-        throw Error(ErrorKind::shape, "queries have " + std::to_string(queries.cols) + " dimensions, the rows have " +
-                                          std::to_string(source.dim));
-    }
+    check_dim(source, queries);
     const BoundedScorer filter(source, metric);
     const ExactScorer scorer(source, metric);
     parallel_for(rows.size(), 8, num_threads, [&](std::size_t begin, std::size_t end, int) {

@@ -236,13 +236,6 @@ Results scan(const RowSource& source, ConstMatrix queries, Metric metric, int nu
     return out;
 }
 
-void check_dim(const RowSource& source, ConstMatrix queries) {
-    if (queries.cols != source.dim) {
-        throw Error(ErrorKind::shape, "queries have " + std::to_string(queries.cols) + " dimensions, the rows have " +
-                                          std::to_string(source.dim));
-    }
-}
-
 }  // namespace
 
 std::vector<std::vector<ScoredRow>> exact_top_k(const RowSource& source, Metric metric, ConstMatrix queries,

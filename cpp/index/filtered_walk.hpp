@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "core/bitset.hpp"
-#include "core/prefetch.hpp"
 #include "index/beam.hpp"
 #include "index/graph.hpp"
 #include "index/graph_search.hpp"
@@ -23,7 +22,7 @@ namespace residua::index {
 inline constexpr std::size_t kBridgeSteps = 32;
 inline constexpr std::size_t kBridges = 16;
 
-// A Scorer has score(rows, n, out) and fetch(rows, n), as RowHop has.
+// score(rows, n, out) and fetch(rows, n) are those of a RowHop.
 template <class ScoreRows, class FetchRows>
 class FilteredWalk {
 public:
@@ -50,7 +49,7 @@ public:
     }
 
 private:
-    bool passes(std::uint32_t row) const { return row < allowed_.size() && allowed_.test(row); }
+    bool passes(std::uint32_t row) const { return allowed_.holds(row); }
 
     // Whether rows that pass came in.
     bool step(std::uint32_t row) {
@@ -59,7 +58,7 @@ private:
         failed_.clear();
         look(row, [this](std::uint32_t r) { failed_.push_back(r); });
         if (2 * rows_.size() < target) {
-            for (const std::uint32_t r : failed_) prefetch_list(r);
+            for (const std::uint32_t r : failed_) prefetch_list(graph_, r);
             for (std::size_t i = 0; i < failed_.size() && rows_.size() < target; ++i) {
                 scratch_.visited.insert(failed_[i]);
                 look(failed_[i], [](std::uint32_t) {});
@@ -93,11 +92,7 @@ private:
         for (std::size_t i = 0; i < rows.size(); ++i) {
             if (scores_[i] > beam.worst()) beam.push(scores_[i], rows[i]);
         }
-        if (std::uint32_t next; beam.peek(next)) prefetch_list(next);
-    }
-    void prefetch_list(std::uint32_t row) const {
-        const auto* list = reinterpret_cast<const std::uint8_t*>(graph_.list(row));
-        for (std::size_t b = 0; b < graph_.degree * sizeof(std::uint32_t); b += kCacheLine) prefetch_line(list + b);
+        if (std::uint32_t next; beam.peek(next)) prefetch_list(graph_, next);
     }
 
     const GraphView& graph_;

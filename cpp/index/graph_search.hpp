@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/aligned.hpp"
 #include "core/prefetch.hpp"
 #include "index/beam.hpp"
 #include "index/graph.hpp"
@@ -138,6 +139,11 @@ void walk_together(std::size_t begin, std::size_t end, const MakeWalk& make, con
     }
 }
 
+inline void prefetch_list(const GraphView& graph, std::uint32_t row) {
+    const auto* list = reinterpret_cast<const std::uint8_t*>(graph.list(row));
+    for (std::size_t b = 0; b < graph.degree * sizeof(std::uint32_t); b += kCacheLine) prefetch_line(list + b);
+}
+
 // Neighbours that are the reader's and new; their number.
 inline std::size_t unvisited(const GraphView& graph, std::uint32_t row, VisitedRows& visited, std::uint32_t* out) {
     const std::uint32_t* list = graph.list(row);
@@ -178,10 +184,7 @@ public:
             collect(s.score, s.row);
         }
     }
-    void prefetch(std::uint32_t row) const {
-        const auto* list = reinterpret_cast<const std::uint8_t*>(graph_.list(row));
-        for (std::size_t b = 0; b < graph_.degree * sizeof(std::uint32_t); b += 64) prefetch_line(list + b);
-    }
+    void prefetch(std::uint32_t row) const { prefetch_list(graph_, row); }
     void gather(std::uint32_t row, VisitedRows& visited, HopRows& found) const {
         found.n = unvisited(graph_, row, visited, found.rows);
         fetch_(found.rows, found.n);

@@ -62,13 +62,13 @@ PlanCosts HNSWIndex::measure() const {
     if (codec_ != nullptr) {
         AlignedVector<std::uint8_t> units;
         c.pack = fastest([&] {
-            units = units_.empty() ? pack_rows(*codec_, v->codes.data, rows, 1) : gather_units(*codec_, units_.data(), rows, 1);
+            units = packed_codes(*v, rows, 1);
         }) / n_rows;
         const codec::EdgeScorer& scorer = scorers.units();
         const auto scan_ns = [&](std::size_t keep) {
             return fastest([&] {
                 for (std::size_t q = 0; q < kQueries; ++q) {
-                    scan_units(scorer, units.data(), codec_->edge_rows(), codec_->edge_unit_bytes(), rows.size(), nullptr, q, keep);
+                    scan_units(scorer, edge_form(*codec_), units.data(), rows.size(), nullptr, q, keep);
                 }
             }) / n_queries;
         };
@@ -116,8 +116,6 @@ PlanCosts HNSWIndex::measure() const {
     c.two_hops = step(&eighth, Plan::filtered_graph, 1.0f);
     return c;
 }
-
-void HNSWIndex::set_costs(const PlanCosts& costs) { costs_ = costs; }
 
 PlanCosts HNSWIndex::calibrate() {
     const std::lock_guard writing(writing_);

@@ -75,7 +75,7 @@ struct HNSWIndex::Change {
         kept = true;
         index.graph_.keep_changes();
         if (edges) index.edges_.commit(std::move(*edges));
-        if (units) index.units_.commit(*unit_codec, *units);
+        if (units) index.units_.commit(*units);
     }
 
     HNSWIndex& index;
@@ -85,7 +85,6 @@ struct HNSWIndex::Change {
     std::size_t code_bytes = 0;  // of all codes before the change
     std::optional<EdgeStore::Change> edges;
     std::optional<CodeUnits::Change> units;
-    const codec::Codec* unit_codec = nullptr;
     std::vector<std::uint8_t> moved_codes;
     std::unordered_map<std::uint32_t, std::size_t> moved_at;  // of a row's code among them
 };
@@ -308,7 +307,6 @@ void HNSWIndex::prepare_edges(const codec::Codec& codec, Change& change, std::sp
     };
     change.edges = edges_.prepare(codec, graph_, graph_.changed_rows(), code, num_threads);
     if (!keeps_units()) return;
-    change.unit_codec = &codec;
     change.units = units_.prepare(codec, codes_.size() / codec.row_bytes(), recoded, code, num_threads);
 }
 
@@ -366,7 +364,7 @@ void HNSWIndex::keep_rows(std::span<const std::uint32_t> keep) {
             };
             edges.commit(edges.prepare(*codec_, graph, all, code, default_num_threads()));
             CodeUnits units;
-            if (keeps_units()) units.commit(*codec_, units.prepare(*codec_, all.size(), all, code, default_num_threads()));
+            if (keeps_units()) units.commit(units.prepare(*codec_, all.size(), all, code, default_num_threads()));
             edges_ = std::move(edges);
             units_ = std::move(units);
         }

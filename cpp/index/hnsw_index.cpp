@@ -130,7 +130,7 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
     if (entries.size() > n || std::any_of(entries.begin(), entries.end(), [n](std::uint32_t r) { return r >= n; })) {
         in.fail("graph.entries", "names a row that is not there");
     }
-    if (in.has("plan.costs")) out->set_costs(read_costs(in));
+    if (in.has("plan.costs")) out->costs_ = read_costs(in);
     const auto center = in.array<float>("graph.center");
     if (!center.empty() && center.size() != out->dim_) in.fail("graph.center", "expected a value per dim");
     out->placement_.metric = out->metric_;
@@ -150,7 +150,7 @@ std::shared_ptr<HNSWIndex> HNSWIndex::load(const store::Reader& in) {
         } else if (out->keeps_units()) {  // a file of an earlier version
             std::vector<std::uint32_t> all(n);
             std::iota(all.begin(), all.end(), 0u);
-            out->units_.commit(*out->codec_, out->units_.prepare(*out->codec_, n, all, code, default_num_threads()));
+            out->units_.commit(out->units_.prepare(*out->codec_, n, all, code, default_num_threads()));
         }
     }
     out->live_.resize(n);

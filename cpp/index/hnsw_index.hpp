@@ -4,7 +4,8 @@
 //
 // The graph is the lowest layer of HNSW (Malkov and Yashunin, 2020). Walks enter it by the best of about
 // sqrt(n) rows spread over the index, whose codes are scored at once, in place of the upper layers.
-// Changes prepare beside running searches, and take the lock to become visible only.
+// Rows are added, and the graph is repaired, beside running searches; these wait only while a change becomes visible,
+// rows are removed or the table is compacted.
 #pragma once
 
 #include <atomic>
@@ -114,15 +115,17 @@ private:
     // The `keep` best of `rows` by their codes.
     std::vector<ScoredRow> scan_rows(const View& v, const codec::RowScorer& scorer, std::span<const std::uint32_t> rows,
                                      std::size_t query, std::size_t keep) const;
-    SearchResult settle_hits(const View& v, ConstMatrix queries, RowLists hits, Scorers& scorers, const SearchParams& params,
-                             SearchResult out) const;
+    // By scorers.last.
+    SearchResult settle_hits(const View& v, RowLists hits, const Scorers& scorers, const SearchParams& params, SearchResult out) const;
+
+    // The codes of `rows` in units of their own.
+    AlignedVector<std::uint8_t> packed_codes(const View& v, std::span<const std::uint32_t> rows, int num_threads) const;
 
     // Searching with a filter (hnsw_plan.cpp).
     // Scans of what a filter leaves read all codes once more, in units; only an index with columns pays for these.
     bool keeps_units() const { return params_.turbo && !columns_.empty(); }
     PlanCosts costs_of(const View& v) const;
     PlanCosts measure() const;
-    void set_costs(const PlanCosts& costs);
     SearchResult search_planned(ConstMatrix queries, Scorers& scorers, const SearchParams& params) const;
     std::unique_ptr<WalkScratch> take_scratch() const;
     void give_scratch(std::unique_ptr<WalkScratch> scratch) const;

@@ -2,13 +2,10 @@
 // Searches of an HNSWIndex with filters: a plan for every query, and its way back to a scan.
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <map>
-#include <numeric>
 #include <shared_mutex>
 #include <utility>
 
-#include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "index/filtered_walk.hpp"
 #include "index/hnsw_planned.hpp"
@@ -66,8 +63,11 @@ void HNSWIndex::PlannedSearch::answer(FilterGroup& group, int threads) {
     if (k_of(group) == 0 || group.queries.empty()) return;
     std::vector<std::uint32_t> scans, plain, filtered;
     choose(group, scans, plain, filtered, threads);
-    if (!plain.empty()) walk_plain(group, plain, scans, threads);
-    if (!filtered.empty()) walk_filtered(group, filtered, scans, threads);
+    if (!plain.empty()) walk_plain(group, plain, threads);
+    if (!filtered.empty()) walk_filtered(group, filtered, threads);
+    for (const std::uint32_t q : group.queries) {
+        if (notes_[q].fallback) scans.push_back(q);
+    }
     if (!scans.empty()) scan(group, scans, keep_of_scan(group), threads);
     if (exact_last_) settle_found(group, threads);
 }
@@ -131,13 +131,13 @@ void HNSWIndex::PlannedSearch::score_entries(std::size_t query, std::vector<floa
 }
 
 float HNSWIndex::PlannedSearch::look_around(std::size_t query, const FilterGroup& group, std::vector<float>& scores) const {
+    if (group.allowed == nullptr) return 1.0f;
+    const Bitset& allowed = *group.allowed;
     const GraphView& graph = view_->graph;
     score_entries(query, scores);
     Beam best;
     best.reset(kWalkSeeds);
     for (std::size_t i = 0; i < scores.size(); ++i) best.push(scores[i], (*graph.entries)[i]);
-    if (group.allowed == nullptr) return 1.0f;
-    const Bitset& allowed = *group.allowed;
     double seen = kPrior, passed = kPrior * share(group);
     for (std::size_t s = 0; s < best.size(); ++s) {
         const std::uint32_t* list = graph.list(best[s].row);
@@ -152,8 +152,7 @@ float HNSWIndex::PlannedSearch::look_around(std::size_t query, const FilterGroup
     return static_cast<float>(passed / seen);
 }
 
-void HNSWIndex::PlannedSearch::walk_plain(const FilterGroup& group, std::span<const std::uint32_t> queries,
-                                          std::vector<std::uint32_t>& scans, int threads) {
+void HNSWIndex::PlannedSearch::walk_plain(const FilterGroup& group, std::span<const std::uint32_t> queries, int threads) {
     const std::size_t k = k_of(group), keep = keep_of_walk(group);
     // Walks of one width go together.
     std::map<std::size_t, std::vector<std::uint32_t>> by_beam;
@@ -174,13 +173,10 @@ void HNSWIndex::PlannedSearch::walk_plain(const FilterGroup& group, std::span<co
                                 std::size_t inside = 0;
                                 for (std::size_t i = 0; i < s.beam.size() && inside < wanted; ++i) {
                                     const std::uint32_t r = s.beam[i].row;
-                                    inside += group.allowed == nullptr || (r < group.allowed->size() && group.allowed->test(r));
+                                    inside += group.allowed == nullptr || group.allowed->holds(r);
                                 }
                                 notes_[q].fallback = inside < wanted;
                             });
-    }
-    for (const std::uint32_t q : queries) {
-        if (notes_[q].fallback) scans.push_back(q);
     }
 }
 
@@ -194,7 +190,7 @@ std::vector<ScoredRow> HNSWIndex::PlannedSearch::starts(std::size_t query, const
     passing.reset(kSampledStarts);
     for (std::size_t i = 0; i < entries.size(); ++i) {
         near.push(scores[i], entries[i]);
-        if (entries[i] < group.allowed->size() && group.allowed->test(entries[i])) passing.push(scores[i], entries[i]);
+        if (group.allowed->holds(entries[i])) passing.push(scores[i], entries[i]);
     }
     scores.resize(sample.size());
     scorers_.rows().score(view_->codes.data, sample.data(), sample.size(), query, scores.data());
@@ -205,12 +201,11 @@ std::vector<ScoredRow> HNSWIndex::PlannedSearch::starts(std::size_t query, const
     return out;
 }
 
-void HNSWIndex::PlannedSearch::walk_filtered(const FilterGroup& group, std::span<const std::uint32_t> queries,
-                                             std::vector<std::uint32_t>& scans, int threads) {
-    if (group.allowed == nullptr) return walk_plain(group, queries, scans, threads);
+void HNSWIndex::PlannedSearch::walk_filtered(const FilterGroup& group, std::span<const std::uint32_t> queries, int threads) {
+    if (group.allowed == nullptr) return walk_plain(group, queries, threads);
     const std::size_t keep = keep_of_walk(group);
     std::vector<std::uint32_t> sample;
-    const std::vector<std::uint32_t> rows = matching_rows(group, n_);
+    const std::vector<std::uint32_t> rows = matching_rows(group);
     const std::size_t step = std::max<std::size_t>(1, rows.size() / kSampled);
     for (std::size_t i = 0; i < rows.size(); i += step) {
         if (rows[i] < view_->graph.n) sample.push_back(rows[i]);
@@ -232,9 +227,6 @@ void HNSWIndex::PlannedSearch::walk_filtered(const FilterGroup& group, std::span
             notes_[q].fallback = !s.beam.full();
         }
     });
-    for (const std::uint32_t q : queries) {
-        if (notes_[q].fallback) scans.push_back(q);
-    }
 }
 
 SearchResult HNSWIndex::PlannedSearch::result() {
@@ -252,7 +244,7 @@ SearchResult HNSWIndex::PlannedSearch::result() {
     out.matches = notes_.empty() ? 0 : notes_[0].matches;
     out.notes = std::move(notes_);
     if (exact_last_) return index_.finish(std::move(hits_), std::move(out));
-    return index_.settle_hits(*view_, queries_, std::move(hits_), scorers_, params_, std::move(out));
+    return index_.settle_hits(*view_, std::move(hits_), scorers_, params_, std::move(out));
 }
 
 PlanCosts HNSWIndex::costs_of(const View& v) const {

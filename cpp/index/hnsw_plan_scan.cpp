@@ -29,9 +29,9 @@ float worst_of(std::span<const ScoredRow> rows) {
 
 }  // namespace
 
-std::vector<std::uint32_t> matching_rows(const FilterGroup& group, std::size_t n) {
+std::vector<std::uint32_t> matching_rows(const FilterGroup& group) {
     const Bitset* const allowed = group.allowed.get();
-    std::vector<std::uint32_t> rows(allowed == nullptr ? n : group.matches);
+    std::vector<std::uint32_t> rows(group.matches);
     if (allowed == nullptr) {
         std::iota(rows.begin(), rows.end(), 0u);
         return rows;
@@ -49,16 +49,16 @@ std::vector<std::uint32_t> matching_rows(const FilterGroup& group, std::size_t n
 void HNSWIndex::PlannedSearch::scan(const FilterGroup& group, std::span<const std::uint32_t> queries, std::size_t keep,
                                     int threads) {
     const ScanWay way = scan_cost_of(group, queries.size(), keep).way;
-    const std::vector<std::uint32_t> rows = matching_rows(group, n_);
     for (const std::uint32_t q : queries) {
         notes_[q].plan = Plan::scan;
-        notes_[q].visited += rows.size();
-        notes_[q].reranked = exact_last_ ? std::min(rows.size(), way == ScanWay::exact ? rows.size() : keep) : 0;
+        notes_[q].visited += group.matches;
+        notes_[q].reranked = !exact_last_ ? 0 : way == ScanWay::exact ? group.matches : std::min(group.matches, keep);
         hits_[q].clear();
     }
+    if (way == ScanWay::masked) return scan_masked(group, queries, keep, threads);
+    const std::vector<std::uint32_t> rows = matching_rows(group);
     if (way == ScanWay::exact) return scan_exactly(group, rows, queries, threads);
     if (way == ScanWay::packed) return scan_packed(rows, queries, keep, threads);
-    if (way == ScanWay::masked) return scan_masked(group, queries, keep, threads);
     const codec::RowScorer* scorer = way == ScanWay::rows ? &scorers_.rows() : nullptr;
     parallel_for(queries.size(), 1, threads, [&](std::size_t i, std::size_t, int) {
         std::vector<ScoredRow>& hits = hits_[queries[i]];
@@ -104,15 +104,13 @@ void HNSWIndex::PlannedSearch::scan_exactly(const FilterGroup& group, std::span<
 
 void HNSWIndex::PlannedSearch::scan_packed(std::span<const std::uint32_t> rows, std::span<const std::uint32_t> queries,
                                            std::size_t keep, int threads) {
-    const codec::Codec& codec = *index_.codec_;
+    const EdgeForm form = edge_form(*index_.codec_);
     const codec::EdgeScorer& scorer = scorers_.units();
-    const auto units = view_->units.size == 0 ? pack_rows(codec, view_->codes.data, rows, threads)
-                                             : gather_units(codec, view_->units.data, rows, threads);
+    const auto units = index_.packed_codes(*view_, rows, threads);
     parallel_for(queries.size(), 4, threads, [&](std::size_t begin, std::size_t end, int) {
         for (std::size_t i = begin; i < end; ++i) {
             std::vector<ScoredRow>& hits = hits_[queries[i]];
-            hits = scan_units(scorer, units.data(), codec.edge_rows(), codec.edge_unit_bytes(), rows.size(), nullptr, queries[i],
-                              keep);
+            hits = scan_units(scorer, form, units.data(), rows.size(), nullptr, queries[i], keep);
             for (ScoredRow& r : hits) r.row = rows[r.row];
         }
     });
@@ -120,12 +118,11 @@ void HNSWIndex::PlannedSearch::scan_packed(std::span<const std::uint32_t> rows, 
 
 void HNSWIndex::PlannedSearch::scan_masked(const FilterGroup& group, std::span<const std::uint32_t> queries, std::size_t keep,
                                            int threads) {
-    const codec::Codec& codec = *index_.codec_;
+    const EdgeForm form = edge_form(*index_.codec_);
     const codec::EdgeScorer& scorer = scorers_.units();
     parallel_for(queries.size(), 4, threads, [&](std::size_t begin, std::size_t end, int) {
         for (std::size_t i = begin; i < end; ++i) {
-            hits_[queries[i]] = scan_units(scorer, view_->units.data, codec.edge_rows(), codec.edge_unit_bytes(), n_,
-                                           group.allowed.get(), queries[i], keep);
+            hits_[queries[i]] = scan_units(scorer, form, view_->units.data, n_, group.allowed.get(), queries[i], keep);
         }
     });
 }
@@ -189,7 +186,7 @@ void HNSWIndex::PlannedSearch::settle_found(const FilterGroup& group, int thread
     if (unsure.empty()) return;
     const double exact = static_cast<double>(group.matches) * (costs_.exact + costs_.gather / static_cast<double>(unsure.size()));
     if (exact <= scan_cost_of(group, unsure.size(), keep_of_scan(group)).per_query) {
-        scan_exactly(group, matching_rows(group, n_), unsure, threads);
+        scan_exactly(group, matching_rows(group), unsure, threads);
         for (const std::uint32_t q : unsure) notes_[q].reranked = group.matches;
         return;
     }
@@ -215,13 +212,12 @@ void HNSWIndex::PlannedSearch::settle_widely(const FilterGroup& group, std::uint
 std::vector<ScoredRow> HNSWIndex::PlannedSearch::rows_above(const FilterGroup& group, std::uint32_t query, float threshold) {
     std::vector<ScoredRow> out;
     if (view_->units.size != 0) {
-        scan_units(scorers_.units(), view_->units.data, index_.codec_->edge_rows(), index_.codec_->edge_unit_bytes(), n_,
-                   group.allowed.get(), query, threshold, out);
+        scan_units(scorers_.units(), edge_form(*index_.codec_), view_->units.data, n_, group.allowed.get(), query, threshold, out);
         return out;
     }
     constexpr std::size_t kBatch = 64;
     float scores[kBatch];
-    const std::vector<std::uint32_t> rows = matching_rows(group, n_);
+    const std::vector<std::uint32_t> rows = matching_rows(group);
     for (std::size_t begin = 0; begin < rows.size(); begin += kBatch) {
         const std::size_t m = std::min(kBatch, rows.size() - begin);
         scorers_.rows().score(view_->codes.data, rows.data() + begin, m, query, scores);

@@ -28,7 +28,7 @@ struct FilterGroup {
 };
 
 // The matches, ascending.
-std::vector<std::uint32_t> matching_rows(const FilterGroup& group, std::size_t n);
+std::vector<std::uint32_t> matching_rows(const FilterGroup& group);
 
 class HNSWIndex::PlannedSearch {
 public:
@@ -62,9 +62,9 @@ private:
     std::vector<ScoredRow> rows_above(const FilterGroup& group, std::uint32_t query, float threshold);
     void scan_exactly(const FilterGroup& group, std::span<const std::uint32_t> rows, std::span<const std::uint32_t> queries, int threads);
     void scan_packed(std::span<const std::uint32_t> rows, std::span<const std::uint32_t> queries, std::size_t keep, int threads);
-    // Appends queries that starve to `scans`.
-    void walk_plain(const FilterGroup& group, std::span<const std::uint32_t> queries, std::vector<std::uint32_t>& scans, int threads);
-    void walk_filtered(const FilterGroup& group, std::span<const std::uint32_t> queries, std::vector<std::uint32_t>& scans, int threads);
+    // Queries that starve note a fallback.
+    void walk_plain(const FilterGroup& group, std::span<const std::uint32_t> queries, int threads);
+    void walk_filtered(const FilterGroup& group, std::span<const std::uint32_t> queries, int threads);
     std::vector<ScoredRow> starts(std::size_t query, const FilterGroup& group, std::span<const std::uint32_t> sample) const;
     SearchResult result();
 

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <functional>
 #include <numeric>
 #include <optional>
 #include <shared_mutex>
 #include <utility>
 
 #include "codec/normalize.hpp"
-#include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "index/edge_walk.hpp"
 #include "index/exact_scan.hpp"
@@ -28,7 +26,7 @@ void keep_allowed(WalkScratch& s, const Bitset& allowed, std::size_t keep) {
     s.found.reset(keep);
     for (std::size_t i = 0; i < s.beam.size() && !s.found.full(); ++i) {
         const ScoredRow r = s.beam[i];
-        if (r.row < allowed.size() && allowed.test(r.row)) s.found.push(r.score, r.row);
+        if (allowed.holds(r.row)) s.found.push(r.score, r.row);
     }
 }
 
@@ -134,7 +132,7 @@ SearchResult HNSWIndex::search_with(ConstMatrix queries, Scorers& scorers, const
     walk_plainly(*v, scorers, all, beam, keep, allowed, params.num_threads, take, choice ? &*choice : nullptr);
     out.visited = queries.rows == 0 ? 0 : visited / queries.rows;
     if (exact_last) return finish(std::move(hits), std::move(out));
-    return settle_hits(*v, queries, std::move(hits), scorers, params, std::move(out));
+    return settle_hits(*v, std::move(hits), scorers, params, std::move(out));
 }
 
 std::size_t HNSWIndex::candidates_of_walk(const SearchParams& params, std::size_t k, std::size_t ef, std::size_t matches) const {
@@ -186,7 +184,7 @@ void HNSWIndex::walk_plainly(const View& v, Scorers& scorers, std::span<const st
                 Beam& found = scratch[i - begin]->found;
                 found.reset(keep);
                 return [&found, allowed](float s, std::uint32_t r) {
-                    if (r < allowed->size() && allowed->test(r) && s > found.worst()) found.push(s, r);
+                    if (allowed->holds(r) && s > found.worst()) found.push(s, r);
                 };
             });
         }
@@ -213,17 +211,18 @@ std::vector<ScoredRow> HNSWIndex::scan_rows(const View& v, const codec::RowScore
     return out;
 }
 
-SearchResult HNSWIndex::settle_hits(const View& v, ConstMatrix queries, RowLists hits, Scorers& scorers, const SearchParams& params,
+AlignedVector<std::uint8_t> HNSWIndex::packed_codes(const View& v, std::span<const std::uint32_t> rows, int num_threads) const {
+    return v.units.size == 0 ? pack_rows(*codec_, v.codes.data, rows, num_threads)
+                             : gather_units(*codec_, v.units.data, rows, num_threads);
+}
+
+SearchResult HNSWIndex::settle_hits(const View& v, RowLists hits, const Scorers& scorers, const SearchParams& params,
                                     SearchResult out) const {
-    if (scorers.last == nullptr) {
-        hits = settle_exactly(queries, std::move(hits), params.k, params.num_threads);
-    } else {
-        hits = settle(std::move(hits), params.k, tie_order(), params.num_threads,
-                      [&](std::size_t q, std::span<const std::uint32_t> rows, float* s) {
-                          scorers.last->score(v.codes.data, rows.data(), rows.size(), q, s);
-                      });
-        out.counts_bits = params.scoring == Scoring::symmetric && codec_->counts_bits();
-    }
+    hits = settle(std::move(hits), params.k, tie_order(), params.num_threads,
+                  [&](std::size_t q, std::span<const std::uint32_t> rows, float* s) {
+                      scorers.last->score(v.codes.data, rows.data(), rows.size(), q, s);
+                  });
+    out.counts_bits = params.scoring == Scoring::symmetric && codec_->counts_bits();
     return finish(std::move(hits), std::move(out));
 }
 

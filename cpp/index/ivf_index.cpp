@@ -263,11 +263,7 @@ void IvfIndex::save_parts(store::Writer& out) const {
     out.put_int("nlist", static_cast<std::int64_t>(wanted_nlist_));
     out.put_int("seed", static_cast<std::int64_t>(seed_));
     out.put_int("lists", static_cast<std::int64_t>(lists_.size()));
-    if (waiting_) {
-        store::Writer c(waiting_->kind());
-        waiting_->write(c);
-        out.nest("waiting", c);
-    }
+    if (waiting_) codec::write_codec(out, "waiting", *waiting_);
     if (lists_.size() == 0) return;
     out.put_int("residual", residual_ ? 1 : 0);
     out.put_double("trained_error", fit_.trained_error);

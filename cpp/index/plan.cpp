@@ -56,7 +56,6 @@ ScanCost scan_cost(const PlanCosts& c, const ScanTask& t) {
     };
     const double kept = static_cast<double>(std::min(t.keep, t.matches));
     const double enter = kept * (1.0 + std::log(std::max(1.0, m / std::max(1.0, kept)))) * c.enter;
-    if (!t.has_codes) best.per_query = m * c.settle;
     if (t.has_vectors && (t.matches <= t.keep || !t.has_codes)) best = {ScanWay::settle, m * c.settle};
     if (t.has_codes) offer(ScanWay::packed, m * (c.unit + c.pack / q) + enter + settle);
     if (t.has_codes && t.unit_rows > 0) {

@@ -82,7 +82,7 @@ struct SearchResult {
     std::uint64_t reranked = 0;                // candidates per query
     std::uint64_t nprobe = 0;                  // lists read per query, where there are lists
     std::vector<std::uint64_t> stages;         // rows per query that each stage of a funnel scored, the last included
-    std::vector<QueryNote> notes;              // per query, of a graph index with a filter
+    std::vector<QueryNote> notes;              // per query, where a graph index chose a plan: filters, few rows, scans
     bool counts_bits = false;                  // scores are dim - 2 hamming, whatever the metric
 };
 

@@ -274,11 +274,7 @@ std::shared_ptr<const void> TableIndex::write(store::Writer& w) const {
     ids_.save(w);
     vectors().save(w);
     columns_.save(w);
-    if (codec_) {
-        store::Writer c(codec_->kind());
-        codec_->write(c);
-        w.nest("codec", c);
-    }
+    if (codec_) codec::write_codec(w, "codec", *codec_);
     save_parts(w);
     return held;
 }

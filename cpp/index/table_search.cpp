@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the searches of all indexes share: filters, exact scores, ids of the results.
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 
 #include "codec/normalize.hpp"
 #include "core/error.hpp"
+#include "filter/lane.hpp"
 #include "index/exact_scan.hpp"
 #include "index/table_index.hpp"
+#include "kernel/dispatch.hpp"
 
 namespace residua::index {
 
@@ -56,21 +57,12 @@ namespace {
 
 // A bit per byte that is not zero.
 void pack_mask(std::span<const std::uint8_t> mask, Bitset& out) {
-    const auto words = out.words();
-    std::size_t i = 0;
-    for (; i + 8 <= mask.size(); i += 8) {
-        std::uint64_t bytes;
-        std::memcpy(&bytes, mask.data() + i, sizeof bytes);
-        // The lowest bit of every byte says whether it has any; products bring the eight of them together.
-        bytes |= bytes >> 4;
-        bytes |= bytes >> 2;
-        bytes |= bytes >> 1;
-        const std::uint64_t bits = (bytes & 0x0101010101010101u) * 0x0102040810204080u >> 56;
-        words[i / 64] |= bits << (i % 64);
-    }
-    for (; i < mask.size(); ++i) {
-        if (mask[i] != 0) out.set(i);
-    }
+    static const filter::ByteSet kSet = [] {
+        filter::ByteSet bytes;
+        for (std::size_t byte = 1; byte < 256; ++byte) bytes.add(byte);
+        return bytes;
+    }();
+    kernel::active().sets.members(mask.data(), mask.size(), kSet.table(), out.words().data());
 }
 
 }  // namespace

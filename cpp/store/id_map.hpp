@@ -65,7 +65,7 @@ public:
 
     std::optional<std::uint32_t> find(std::int64_t id) const;
     std::optional<std::uint32_t> find(std::string_view id) const;
-    bool is_live(std::uint32_t row) const { return row < n_rows_ && !(row < erased_.size() && erased_.test(row)); }
+    bool is_live(std::uint32_t row) const { return row < n_rows_ && !erased_.holds(row); }
     void erase_row(std::uint32_t row);  // throws unknown_id when the row is not live
 
     std::int64_t int_id(std::uint32_t row) const { return consecutive_ ? first_ + row : ints_[row]; }

@@ -54,7 +54,7 @@ public:
     VectorStore with_room(ConstMatrix rows, std::size_t n_new, int num_threads) const;
     void stage(ConstMatrix rows, int num_threads);
     void publish(std::size_t n_new) noexcept { n_ += n_new; }
-    // Throws value where float16 was asked for and does not hold the rows.
+    // Throws shape for rows of another dim, value where float16 was asked for and does not hold them.
     void check(ConstMatrix rows, int num_threads) const;
     // Appends all rows or, on an exception, none. Calls prepare itself.
     void append(ConstMatrix rows, int num_threads = 1);

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from residua._typing import AnyArray, FloatArray, IntArray
+from residua._typing import AnyArray, FloatArray, IntArray, Metric
 from residua._validate import as_path
 from residua.errors import CorruptFileError, FileError, InvalidTypeError, InvalidValueError, UnsupportedError
 
-__all__ = ["Saved", "opened"]
+__all__ = ["Graph", "opened"]
 
 NO_ROW = 0xFFFFFFFF  # ends a list of neighbours that is not full
 
@@ -27,8 +27,8 @@ _DELETED = 1
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What a file holds; ``lists`` is ``(n, 2 * M)`` uint32 rows, ``NO_ROW`` behind the last."""
+class Graph:
+    """What a file of hnswlib holds; ``lists`` is ``(n, 2 * M)`` uint32 rows, ``NO_ROW`` behind the last."""
 
     dim: int
     links: int
@@ -39,8 +39,8 @@ class Saved:
     lists: AnyArray
 
 
-def opened(given: Any, dim: int | None, space: str | None) -> tuple[Saved, str]:
-    """Read an index of hnswlib or a file of one, and say which space it is in."""
+def opened(given: Any, dim: int | None, space: Metric | None) -> tuple[Graph, Metric]:
+    """Read an index of hnswlib or a file of one, and say which space it is in: metrics have their names."""
     if isinstance(given, (str, bytes, os.PathLike)):
         if space is None:
             raise InvalidValueError("hnswlib files do not say their space; give space='l2', 'ip' or 'cosine'")
@@ -62,7 +62,7 @@ def opened(given: Any, dim: int | None, space: str | None) -> tuple[Saved, str]:
         return read_file(path, given.dim), given.space
 
 
-def read_file(path: Any, dim: int | None) -> Saved:
+def read_file(path: Any, dim: int | None) -> Graph:
     """Read a file of ``save_index``; nothing in it is trusted."""
     name = os.fsdecode(as_path(path))
     try:
@@ -80,7 +80,7 @@ class _Reader:
     def fail(self, what: str) -> CorruptFileError:
         return CorruptFileError(f"{self._name}: not an index of hnswlib: {what}")
 
-    def read(self, dim: int | None) -> Saved:
+    def read(self, dim: int | None) -> Graph:
         if len(self._data) < _HEADER.size:
             raise self.fail(f"{len(self._data)} bytes are shorter than its header of {_HEADER.size}")
         head = _HEADER.unpack_from(self._data[: _HEADER.size].tobytes())
@@ -116,7 +116,7 @@ class _Reader:
             }
         )
         rows = np.frombuffer(self._data, row, n, _HEADER.size)
-        return Saved(
+        return Graph(
             dim=width // 4,
             links=links,
             ef_construction=ef,

@@ -9,7 +9,7 @@ import numpy as np
 
 from residua import _core
 from residua._typing import AnyArray, IntArray
-from residua._validate import as_array
+from residua._validate import FLOATS, as_array, to_float32
 from residua.errors import (
     DtypeError,
     InvalidTypeError,
@@ -22,7 +22,6 @@ from residua.errors import (
 _FORMS = (
     "a list of (t, dim) arrays, (tokens (T, dim), offsets (n + 1,)), or a padded (n, t, dim) array with mask="
 )
-_FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
 class Tokens(NamedTuple):
@@ -129,8 +128,7 @@ def _from_list(tokens: Any, dim: int | None, name: str, what: str, unchecked: bo
     elif as_given:
         flat = np.concatenate(parts)
     else:
-        with np.errstate(over="ignore"):  # an overflow becomes infinity, which is refused below
-            flat = np.concatenate([a.astype(np.float32, copy=False) for a in parts])
+        flat = np.concatenate([to_float32(a) for a in parts])
     return _checked(flat, offsets, dim, name, what, unchecked=unchecked)
 
 
@@ -152,7 +150,7 @@ def _from_flat(
 def _floats(a: AnyArray, name: str, unchecked: bool) -> AnyArray:
     if unchecked and a.dtype == np.int8:
         return a
-    if a.dtype.name not in _FLOATS and not (a.size == 0 and a.dtype.kind == "f"):
+    if a.dtype.name not in FLOATS and not (a.size == 0 and a.dtype.kind == "f"):
         hint = '; convert with .astype("float32")' if a.dtype.kind in "iub" else ""
         raise DtypeError(f"{name}: dtype {a.dtype} is not accepted for tokens, expected float32, float16, "
                          f"bfloat16 or float64{hint}")  # fmt: skip
@@ -187,16 +185,14 @@ def _checked(
     o = np.ascontiguousarray(offsets, np.int64)
     given = a.dtype
     if unchecked:
-        with np.errstate(over="ignore"):
-            as_is = a.dtype in (np.float16, np.int8)
-            return Tokens(np.ascontiguousarray(a, a.dtype if as_is else np.float32), o, single)
+        as_is = a.dtype in (np.float16, np.int8)
+        return Tokens(np.ascontiguousarray(a) if as_is else to_float32(a), o, single)
     if a.dtype == np.float16:
         flat = np.ascontiguousarray(a)
         finite = (flat.view(np.uint16) & 0x7C00) != 0x7C00
         bad = -1 if finite.all() else int(np.argmin(finite.all(axis=1)))
     else:
-        with np.errstate(over="ignore"):
-            flat = np.ascontiguousarray(a, np.float32)
+        flat = to_float32(a)
         bad = _core.first_non_finite(flat)
     if bad >= 0:
         owner = int(np.searchsorted(o, bad, side="right")) - 1

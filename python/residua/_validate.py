@@ -22,7 +22,7 @@ from residua.errors import (
 )
 
 _FLOAT32 = np.dtype(np.float32)
-_FLOATS = ("float16", "float32", "float64", "bfloat16")
+FLOATS = ("float16", "float32", "float64", "bfloat16")
 _MAX_K = 2**31 - 1
 _MAX_ID = 2**63 - 1
 _INT_IDS = "ids must be integers from 0 to 2**63 - 1"
@@ -44,6 +44,14 @@ def as_array(x: ArrayLike, name: str) -> AnyArray:
         ) from e
 
 
+def to_float32(a: AnyArray) -> FloatArray:
+    """Return C-contiguous float32; a value beyond its range becomes infinity, which callers refuse."""
+    if a.dtype == np.float32:
+        return np.ascontiguousarray(a)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(a, dtype=np.float32)
+
+
 def as_vectors(x: ArrayLike, dim: int | None, name: str, *, one: bool = False) -> tuple[FloatArray, bool]:
     """Return ``x`` as C-contiguous float32 ``(n, dim)`` and whether it was a single 1-D vector.
 
@@ -55,7 +63,7 @@ def as_vectors(x: ArrayLike, dim: int | None, name: str, *, one: bool = False) -
         if x.flags.c_contiguous and _core.first_non_finite(row) < 0:
             return row, True
     a = as_array(x, name)
-    if a.dtype != np.float32 and a.dtype.name not in _FLOATS:
+    if a.dtype != np.float32 and a.dtype.name not in FLOATS:
         hint = "" if a.dtype.kind not in "iub" else '; convert with .astype("float32")'
         if a.dtype.kind in "OSUVcMm":
             hint = '; expected real numbers: .astype("float32") on an array of them'
@@ -72,11 +80,7 @@ def as_vectors(x: ArrayLike, dim: int | None, name: str, *, one: bool = False) -
         raise ShapeError(f"{name}: vectors have {a.shape[1]} dims, expected {dim}")
     if a.shape[1] == 0:
         raise ShapeError(f"{name}: vectors have 0 dims, expected at least 1")
-    if a.dtype == np.float32:
-        out = np.ascontiguousarray(a)
-    else:
-        with np.errstate(over="ignore"):  # an overflow becomes infinity, which is refused below
-            out = np.ascontiguousarray(a, dtype=np.float32)
+    out = to_float32(a)
     bad = _core.first_non_finite(out)
     if bad >= 0:
         raise NonFiniteError(f"{name}: row {bad} contains NaN or infinity (as float32); remove or repair it")
@@ -118,8 +122,7 @@ def as_floats(values: ArrayLike, name: str, n: int | None = None) -> FloatArray:
         a = np.full(n, a)
     if a.ndim != 1 or a.size == 0 or (n is not None and len(a) != n):
         raise ShapeError(f"{name}: expected shape ({n if n is not None else 'dim'},), got {a.shape}")
-    with np.errstate(over="ignore"):
-        out = np.ascontiguousarray(a, dtype=np.float32)
+    out = to_float32(a)
     if not np.isfinite(out).all():
         raise NonFiniteError(
             f"{name}: dim {int(np.argmin(np.isfinite(out)))} is NaN or infinite (as float32)"

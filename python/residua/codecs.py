@@ -18,8 +18,6 @@ from residua._validate import (
     as_seed,
     as_threads,
     as_vectors,
-    refuse_huge_values,
-    refuse_zero_rows,
 )
 from residua.errors import CorruptFileError, InvalidTypeError, InvalidValueError, ShapeError, UnsupportedError
 from residua.pq_codec import PQCodec
@@ -228,17 +226,7 @@ class BinaryCodec(_DataFreeCodec):
         """
         if self._rotation == "none":
             return super().fit(x, queries=queries, metric=metric, num_threads=num_threads, progress=progress)
-        if self._native is not None:
-            raise InvalidValueError(f"{self!r} is fitted already; make a new codec")
-        as_choice(metric, "metric", METRICS)
-        v, _ = as_vectors(x, self._dim, "x")
-        if len(v) == 0:
-            raise InvalidValueError("x: expected at least 1 vector to fit on, got 0")
-        if queries is not None:
-            as_vectors(queries, self._dim, "queries")
-        if metric == "cosine":
-            refuse_zero_rows(v, "x")
-        refuse_huge_values(v, "x", metric)
+        v, _ = self._as_sample(x, queries, metric)
         self._native = _binary_fit.fit(
             v,
             bits=self._bits,

@@ -208,8 +208,9 @@ def evaluate(
     grades = _as_grades(relevant, len(q), len(x))
     settled = None if rerank == "auto" else as_int(rerank, "rerank", 1, 2**31 - 1)
     draws = as_int(resamples, "resamples", 1, 1_000_000)
+    seed = as_seed(seed)
     as_threads(num_threads)
-    chosen = [(as_number(b, "bits"), RecurrentBinaryCodec(x.shape[1], b, seed=as_seed(seed))) for b in bits]
+    chosen = [(as_number(b, "bits"), RecurrentBinaryCodec(x.shape[1], b, seed=seed)) for b in bits]
     for codec in codecs:
         check_codec(codec, x.shape[1])
     judged = np.array([any(g > 0 for g in one.values()) for one in grades], dtype=bool)
@@ -232,7 +233,7 @@ def evaluate(
         index = _index_of(codec, x, metric, num_threads)
         for candidates in (False, settled):
             hits = index.search(asked, depth, rerank=candidates, num_threads=num_threads)
-            out.append(score.row(_name(codec), b, codec.code_bytes, _reranked(hits.stats), hits.ids))
+            out.append(score.row(_name(codec), b, codec.code_bytes, hits.stats["reranked"], hits.ids))
         report(done, total)
     return out
 
@@ -264,11 +265,6 @@ def _index_of(codec: Codec, x: FloatArray, metric: Metric, num_threads: int | No
 
 def _name(codec: Codec) -> str:
     return type(codec).__name__.removesuffix("Codec")
-
-
-def _reranked(stats: Mapping[str, Any]) -> int:
-    settled = np.atleast_1d(stats.get("reranked", 0))
-    return int(np.max(settled))
 
 
 class _Scores:

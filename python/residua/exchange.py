@@ -5,23 +5,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
-
-from residua import _hnswlib
+from residua import _core, _hnswlib
 from residua._faiss.package import open_index, package
 from residua._faiss.read import read
 from residua._faiss.write import write
 from residua._index import Index
 from residua._progress import reporter
-from residua._typing import Metric, Progress, Vectors
-from residua._validate import as_choice, as_dim, as_threads, refuse_zero_rows
+from residua._typing import Progress, Vectors
+from residua._validate import METRICS, as_choice, as_dim, as_threads, refuse_zero_rows
 from residua.codecs import Codec
 from residua.errors import InvalidTypeError, NonFiniteError
 from residua.hnsw_index import HNSWIndex
 
 __all__ = ["from_faiss", "from_hnswlib", "to_faiss"]
 
-_SPACES: dict[str, Metric] = {"l2": "l2", "ip": "ip", "cosine": "cosine"}
 _LINKS = range(2, 129)  # M that our graphs can have
 
 
@@ -138,9 +135,8 @@ def from_hnswlib(
     threads = as_threads(num_threads)
     report = reporter(progress, "from_hnswlib")
     if space is not None:
-        as_choice(space, "space", tuple(_SPACES))
-    saved, name = _hnswlib.opened(index_or_path, None if dim is None else as_dim(dim), space)
-    metric = _SPACES[name]
+        as_choice(space, "space", METRICS)
+    saved, metric = _hnswlib.opened(index_or_path, None if dim is None else as_dim(dim), space)
     links = min(max(saved.links, _LINKS.start), _LINKS.stop - 1)
     index = HNSWIndex(
         saved.dim,
@@ -153,9 +149,9 @@ def from_hnswlib(
     )
     if len(saved.vectors) == 0:
         return index
-    if not np.isfinite(saved.vectors).all():
-        row = int(np.flatnonzero(~np.isfinite(saved.vectors).all(axis=1))[0])
-        raise NonFiniteError(f"the vector of label {saved.labels[row]} holds NaN or infinity")
+    bad = _core.first_non_finite(saved.vectors)
+    if bad >= 0:
+        raise NonFiniteError(f"the vector of label {saved.labels[bad]} holds NaN or infinity")
     if metric == "cosine":
         refuse_zero_rows(saved.vectors, "the hnswlib index")
     report(0, 1)

@@ -117,9 +117,9 @@ class FDEncoder(Saved):
         s = as_seed(seed)
         if compat == "google" and s + r > 2**31:
             raise InvalidValueError(f"compat='google' takes seeds below 2**31 - reps, got {s}")
-        planes, signs = _fastembed_tables(d, k, r, width, s) if compat == "fastembed" else (None, None)
-        if kind == "identity" and planes is not None:
-            signs = np.empty(0, np.int8)
+        planes = signs = None
+        if compat == "fastembed":
+            planes, signs = _fastembed_tables(d, k, r, 0 if kind == "identity" else width, s)
         self._native = _core.FDEncoder(
             d, k, r, width, kind, final, as_flag(fill_empty, "fill_empty"), s, compat or "",
             _as_center(center, d), planes, signs,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,16 +73,9 @@ def maxsim(
     >>> int(rz.maxsim(query, documents).argmax())
     2
     """
-    threads = as_threads(num_threads)
-    q, docs, numbers, scales = _inputs(q_tokens, doc_tokens, q_mask, doc_mask, doc_scales, documents)
-    q = q if tau is None else carved(q, tau)
-    if isinstance(docs, TokenStore):
-        out = docs._native.maxsim(q.flat, q.offsets, numbers, threads)
-    else:
-        out = _core.maxsim(q.flat, q.offsets, docs.flat, docs.offsets, scales, numbers, threads)
-        if docs.single and documents is None:
-            out = out[:, 0]
-    return out[0] if q.single else out
+    table = _scores(q_tokens, doc_tokens, q_mask, doc_mask, doc_scales, documents, tau, num_threads)
+    out = table.scores[:, 0] if table.single_document else table.scores
+    return out[0] if table.single_query else out
 
 
 def maxsim_tokens(
@@ -159,22 +152,17 @@ def maxsim_topk(
     ShapeError, DtypeError, InvalidTypeError, NonFiniteError, InvalidValueError, OutOfRangeError
     """
     k = as_k(k)
-    scores = maxsim(
-        q_tokens, doc_tokens, q_mask=q_mask, doc_mask=doc_mask, doc_scales=doc_scales, documents=documents,
-        tau=tau, num_threads=num_threads,
-    )  # fmt: skip
-    if documents is None and scores.ndim == 0:
-        scores = scores.reshape(1)
-    single = scores.ndim == 1
-    table = scores[None] if single else scores
-    numbers = np.arange(table.shape[1]) if documents is None else np.asarray(documents, np.int64)
+    scored = _scores(q_tokens, doc_tokens, q_mask, doc_mask, doc_scales, documents, tau, num_threads)
+    table, numbers = scored.scores, scored.numbers
     order = (
         np.stack([np.lexsort((numbers, -row))[:k] for row in table]) if len(table) else np.empty((0, 0), int)
     )
     ids, best = numbers[order], np.take_along_axis(table, order, axis=1)
     counts = np.isfinite(best).sum(axis=1)
     ids[~np.isfinite(best)] = -1
-    return make_hits(ids, best, counts, k, "ip", single, {"plan": "maxsim", "visited": len(numbers)})
+    return make_hits(
+        ids, best, counts, k, "ip", scored.single_query, {"plan": "maxsim", "visited": len(numbers)}
+    )
 
 
 def ball_carve(q_tokens: Any, tau: float) -> FloatArray:
@@ -199,13 +187,21 @@ def ball_carve(q_tokens: Any, tau: float) -> FloatArray:
     ------
     ShapeError, DtypeError, NonFiniteError, InvalidTypeError, InvalidValueError
     """
-    threshold = as_number(tau, "tau")
-    if not np.isfinite(threshold):
-        raise InvalidValueError(f"tau must be finite, got {tau!r}")
+    threshold = _as_threshold(tau)
     q = as_tokens(q_tokens, None, "q_tokens", "query")
     if not q.single:
         raise ShapeError("q_tokens: expected one query of shape (t, dim)")
-    x = q.flat.astype(np.float32, copy=False)
+    return _carve(q.flat.astype(np.float32, copy=False), threshold)
+
+
+def _as_threshold(tau: Any) -> float:
+    threshold = as_number(tau, "tau")
+    if not np.isfinite(threshold):
+        raise InvalidValueError(f"tau must be finite, got {tau!r}")
+    return threshold
+
+
+def _carve(x: FloatArray, threshold: float) -> FloatArray:
     left = np.ones(len(x), bool)
     sums = []
     for i in range(len(x)):
@@ -217,9 +213,43 @@ def ball_carve(q_tokens: Any, tau: float) -> FloatArray:
     return np.stack(sums) if sums else np.empty_like(x)
 
 
-def carved(q: Tokens, tau: float) -> Tokens:
+class _Scores(NamedTuple):
+    """MaxSim of every query and document, before axes of single ones are dropped."""
+
+    scores: FloatArray  # (nq, n)
+    numbers: IntArray  # (n,), of the documents
+    single_query: bool
+    single_document: bool
+
+
+def _scores(
+    q_tokens: Any,
+    doc_tokens: Any,
+    q_mask: Any,
+    doc_mask: Any,
+    doc_scales: Any,
+    documents: Any,
+    tau: Any,
+    num_threads: Any,
+) -> _Scores:
+    threads = as_threads(num_threads)
+    q, docs, numbers, scales = _inputs(q_tokens, doc_tokens, q_mask, doc_mask, doc_scales, documents)
+    q = q if tau is None else carved(q, tau)
+    single_document = False
+    if isinstance(docs, TokenStore):
+        scores = docs._native.maxsim(q.flat, q.offsets, numbers, threads)
+    else:
+        scores = _core.maxsim(q.flat, q.offsets, docs.flat, docs.offsets, scales, numbers, threads)
+        single_document = docs.single and documents is None
+    if numbers is None:
+        numbers = np.arange(len(docs), dtype=np.int64)
+    return _Scores(scores, numbers, q.single, single_document)
+
+
+def carved(q: Tokens, tau: Any) -> Tokens:
     """Carve every query."""
-    parts = [ball_carve(q.flat[a:b], tau) for a, b in zip(q.offsets, q.offsets[1:], strict=False)]
+    threshold = _as_threshold(tau)
+    parts = [_carve(q.flat[a:b], threshold) for a, b in zip(q.offsets, q.offsets[1:], strict=False)]
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
     return Tokens(np.concatenate(parts) if parts else q.flat, offsets, q.single)
 

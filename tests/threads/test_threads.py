@@ -395,3 +395,25 @@ while changes.is_alive():
 assert len(index) == 120_000
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_lists_are_asked_while_another_thread_adds() -> None:
+    """The same for what an IVFIndex tells of its lists; asked alone, as other questions wait elsewhere."""
+    code = """
+import faulthandler, threading
+import numpy as np, residua as rz
+faulthandler.dump_traceback_later(20, exit=True)
+x = np.random.default_rng(0).standard_normal((60_000, 64), dtype=np.float32)
+index = rz.IVFIndex(64, nlist=1024, codec=None)
+index.train(x[:2000], num_threads=1)
+index.add(x[:1])
+native, first = index._native, np.zeros(1, dtype=np.int64)
+changes = threading.Thread(target=lambda: index.add(x, num_threads=1))
+changes.start()
+while changes.is_alive():
+    assert native.is_trained and native.waiting is None and not native.is_residual
+    assert native.nlist == 1024 and native.default_nprobe > 0 and native.fit["added"] > 0
+    assert native.centroids().shape == (1024, 64) and native.list_sizes().sum() in (1, 60_001)
+    assert native.lists_of(first).shape == (1,)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=40)

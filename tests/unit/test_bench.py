@@ -18,8 +18,10 @@ sys.path.insert(0, str(ROOT))  # bench is a part of the repository, not of the w
 
 from bench import cases, datasets, prepare, report, stats  # noqa: E402
 from bench.__main__ import main  # noqa: E402
+from bench.measures import MEASURES  # noqa: E402
 from bench.measures.quality import gain_lines  # noqa: E402
-from bench.measures.session import Outcome  # noqa: E402
+from bench.measures.session import Outcome, Session  # noqa: E402
+from bench.runners import RUNNERS  # noqa: E402
 from bench.runners.faiss_cpu import family_of  # noqa: E402
 
 # --- statistics -----------------------------------------------------------------------------------
@@ -36,6 +38,35 @@ def test_cpu_time_is_for_one_thread(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert case.clock is time.process_time
     assert case.settings()["clock"] == "cpu"
     assert cases.load_case(path).clock is time.perf_counter
+
+
+@pytest.mark.parametrize("kind", ["filtered", "graph", "fde", "maxsim"])
+def test_kinds_that_always_take_cpu_time_say_so(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'title = "t"\nkind = "{kind}"\n', encoding="utf-8")
+    case = cases.load_case(path)
+    assert case.clock is time.process_time
+    assert case.settings()["clock"] == "cpu"
+
+
+@pytest.mark.parametrize("kind", ["import", "tune"])
+def test_kinds_that_cannot_take_cpu_time_refuse_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'title = "t"\nkind = "{kind}"\n', encoding="utf-8")
+    assert main(["run", str(path), "--cpu-time"]) == 1
+    assert f"kind {kind}, which times by the clock" in capsys.readouterr().err
+
+
+def test_every_stored_result_names_the_clock_of_its_kind() -> None:
+    for path in (Path(cases.__file__).parent / "results").glob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        clock = result["settings"].get("clock", "wall")
+        if result["kind"] in cases.CPU_TIMED:
+            assert clock == "cpu", path.name
+        if result["kind"] in cases.WALL_TIMED:
+            assert clock == "wall", path.name
 
 
 def test_spread_keeps_the_median_and_both_ends() -> None:
@@ -310,3 +341,21 @@ def test_plots_are_written_and_reproducible(tmp_path: Path) -> None:
     assert names == [f"scan_speed-set-{x}.{kind}" for x in ("bytes", "queries") for kind in ("png", "svg")]
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_fits_of_a_pair_run_in_turns(tmp_path: Path) -> None:
+    path = tmp_path / "fits.toml"
+    path.write_text(
+        'title = "t"\nkind = "encode_fit"\n[[pair]]\nname = "fits"\nratio = 1e-9\n'
+        'ours = { codec = "pq", bits = 4, per_dim = 0.25 }\nfaiss = { factory = "PQ2x4np" }\n',
+        encoding="utf-8",
+    )
+    rows = np.random.default_rng(0).standard_normal((700, 8)).astype(np.float32)
+    data = datasets.BenchData("x", "l2", rows, rows[:5])
+    session = Session(cases.load_case(path), data, RUNNERS, log=lambda _: None)
+    MEASURES["encode_fit"](session)
+    assert [(row["engine"], row["pair"]) for row in session.rows] == [("residua", "fits"), ("faiss", "fits")]
+    assert all(row["fit_seconds"]["repeats"] == 5 for row in session.rows)
+    (fit,) = session.outcomes
+    assert fit.claim == "fits: speed of the fit"
+    assert fit.value > 0

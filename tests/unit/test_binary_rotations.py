@@ -197,6 +197,8 @@ def test_rotations_need_a_fit_once() -> None:
         codec.encode(vectors(2, 8, 1))
     with pytest.raises(InvalidValueError, match="at least 1 vector"):
         codec.fit(np.empty((0, 8), np.float32))
+    with pytest.raises(InvalidValueError, match="queries: row 1 is a zero vector"):
+        codec.fit(vectors(9, 8, 1), queries=np.eye(3, 8, 1) * [[1], [0], [1]])
     seen: list[tuple[int, int]] = []
     codec.fit(vectors(9, 8, 1), progress=lambda done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1] > 0

@@ -118,6 +118,13 @@ def test_bad_judgements() -> None:
             rz.evaluate(x, x[:2], relevant)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("bits", [[], [2]])
+def test_bad_seeds_are_refused_before_any_work(bits: list[float]) -> None:
+    x = np.eye(8, dtype=np.float32)
+    with pytest.raises(rz.errors.InvalidValueError, match="seed must be at least 0, got -1"):
+        rz.evaluate(x, x[:2], [{0: 1}, {1: 1}], bits=bits, seed=-1)
+
+
 def test_command_prints_and_writes_rows(run: Callable[..., Result], folder: Path) -> None:
     result = run(folder, "--bits", 2, "--rerank", 120, "--resamples", 100, "--out", "rows.json")
     assert result.exit_code == 0, result.output

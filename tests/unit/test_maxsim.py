@@ -124,6 +124,18 @@ def test_top_k_orders_and_pads() -> None:
     assert again.counts == 2
 
 
+@pytest.mark.parametrize("documents", [None, [0]])
+def test_one_document_ranked_for_several_queries(documents: list[int] | None) -> None:
+    rng = np.random.default_rng(9)
+    q, document = [unit(rng, n, 8) for n in (2, 6, 3)], unit(rng, 5, 8)
+    hits = rz.maxsim_topk(q, document, 2, documents=documents)
+    assert hits.ids.tolist() == [[0, -1]] * 3
+    assert hits.counts.tolist() == [1] * 3
+    np.testing.assert_allclose(hits.scores[:, 0], rz.maxsim(q, document), rtol=1e-6)
+    one = rz.maxsim_topk(q[1], document, 2, documents=documents)
+    assert one.ids.tolist() == [0, -1]
+
+
 def test_padded_forms_and_masks() -> None:
     rng = np.random.default_rng(4)
     documents = [unit(rng, n, 8) for n in (3, 5, 2)]

@@ -147,7 +147,8 @@ def test_recall_on_the_sample(metric: str) -> None:
         near, _ = _core.nearest_centroids(np.ascontiguousarray(part), centroids, 1, False, 1)
         parts.append(centroids[near[:, 0]])
     product = rz.exact_search(sample.queries, np.hstack(parts), 10, metric=metric).ids
-    assert found > rz.recall(product, truth) + 0.05
+    # By 0.14 to 0.18, under l2 by 0.097 to 0.114: the code words differ a little by instruction set.
+    assert found > rz.recall(product, truth) + 0.08
     symmetric = rz.recall(index.search(sample.queries, 10, rerank=False, scoring="symmetric").ids, truth)
     assert found > symmetric > 0.2
     reranked = rz.FlatIndex(384, metric=metric, codec=codec)

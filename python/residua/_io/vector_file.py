@@ -16,6 +16,7 @@ import numpy as np
 
 from residua import _core
 from residua._typing import AnyArray, FloatArray, IntArray
+from residua._validate import to_float32
 from residua.errors import (
     CorruptFileError,
     DtypeError,
@@ -113,8 +114,7 @@ def rows_per_chunk(dim: int) -> int:
 
 def _as_floats(chunk: AnyArray, rows: IntArray | int, file: VectorFile, metric: str | None) -> FloatArray:
     """Return float32; `rows` are the numbers of the chunk's rows, or the first of consecutive ones."""
-    with np.errstate(over="ignore"):  # an overflow becomes infinity, which is refused next
-        floats = np.ascontiguousarray(chunk, dtype=np.float32)
+    floats = to_float32(chunk)
     bad = _core.first_non_finite(floats)
     zero = _core.first_zero_row(floats) if bad < 0 and metric == "cosine" else -1
     if bad < 0 and zero < 0:

@@ -15,7 +15,7 @@ from residua.cli._choices import check_bits, make_codec
 from residua.cli._console import progress
 from residua.errors import InvalidValueError, UnsupportedError
 
-__all__ = ["CodecRequest", "read_queries"]
+__all__ = ["CodecRequest", "load_codec", "read_queries"]
 
 _SAMPLE_ROWS = 100_000
 _SAMPLE_BYTES = 128 * 2**20
@@ -51,7 +51,7 @@ class CodecRequest:
     def unfitted(self, file: VectorFile) -> rz.Codec:
         """Return the codec for an index that fits it: the one of a file, or a new one."""
         if self.file is not None:
-            return self._loaded(file)
+            return self._loaded(self.file, file)
         return make_codec(self.kind or "recurrent", file.dim, self.bits, self.seed)
 
     def train(self, index: Any, file: VectorFile) -> None:
@@ -66,7 +66,7 @@ class CodecRequest:
     def codec(self, file: VectorFile) -> rz.Codec:
         """Return the trained codec for a file of vectors."""
         if self.file is not None:
-            return self._loaded(file)
+            return self._loaded(self.file, file)
         codec = make_codec(self.kind or "recurrent", file.dim, self.bits, self.seed)
         for name, value in (("--sample", self.sample), ("--queries", self.queries)):
             if codec.is_trained and value is not None:
@@ -82,19 +82,13 @@ class CodecRequest:
             advance(1)
         return codec
 
-    def _loaded(self, file: VectorFile) -> rz.Codec:
-        codec = rz.load(self.file)
-        if not isinstance(codec, rz.Codec):
-            raise UnsupportedError(
-                f"{self.file}: holds an index, expected a codec (residua encode --save-codec)"
-            )
+    def _loaded(self, path: Path, file: VectorFile) -> rz.Codec:
+        codec = load_codec(path)
         if codec.dim != file.dim:
-            raise InvalidValueError(
-                f"{self.file}: the codec has {codec.dim} dims, {file.name} has {file.dim}"
-            )
+            raise InvalidValueError(f"{path}: the codec has {codec.dim} dims, {file.name} has {file.dim}")
         if codec.metric != self.metric:
             raise InvalidValueError(
-                f"{self.file}: the codec is fitted for metric {codec.metric!r}; add --metric {codec.metric}"
+                f"{path}: the codec is fitted for metric {codec.metric!r}; add --metric {codec.metric}"
             )
         return codec
 
@@ -102,6 +96,14 @@ class CodecRequest:
         """Draw rows uniformly; `count` rows where no more are needed."""
         count = count or self.sample or min(_SAMPLE_ROWS, max(1, _SAMPLE_BYTES // (4 * file.dim)))
         return take_floats(file, sample_rows(file.n, count, self.seed), metric=self.metric)
+
+
+def load_codec(path: Path) -> rz.Codec:
+    """Load a codec, and nothing else, from a file."""
+    codec = rz.load(path)
+    if not isinstance(codec, rz.Codec):
+        raise UnsupportedError(f"{path}: holds an index, expected a codec (residua encode --save-codec)")
+    return codec
 
 
 def read_queries(path: str, dim: int, metric: str) -> FloatArray:

@@ -17,7 +17,7 @@ from residua._io.judged import read_judged_folder
 from residua.cli._app import complain
 from residua.cli._choices import CodecFileOption, MetricOption, SeedOption, ThreadsOption
 from residua.cli._console import output, progress, say
-from residua.errors import UnsupportedError
+from residua.cli._fit import load_codec
 from residua.evaluation import Estimate, EvaluationRow
 
 __all__ = ["evaluate"]
@@ -61,7 +61,7 @@ def evaluate(
     data = read_judged_folder(folder, metric, split)
     if data.unknown:
         complain(f"{data.unknown} judgements name documents that are not in the folder; left out", "note")
-    given = [] if codec_file is None else [_codec(codec_file)]
+    given = [] if codec_file is None else [load_codec(codec_file)]
     wanted = [8.0, 4.0, 2.0, 1.0] if bits is None and not given else bits or []
     with progress("evaluating", 1 + len(wanted) + len(given)) as advance:
         rows = rz.evaluate(
@@ -85,13 +85,6 @@ def evaluate(
     if out is not None:
         with atomic_output(out) as stream:
             stream.write(json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
-
-
-def _codec(path: Path) -> rz.Codec:
-    codec = rz.load(path)
-    if not isinstance(codec, rz.Codec):
-        raise UnsupportedError(f"{path}: holds an index, expected a codec (residua encode --save-codec)")
-    return codec
 
 
 def _table(rows: list[EvaluationRow], title: str) -> Table:
