@@ -11,11 +11,8 @@
 #include "core/matrix_checks.hpp"
 #include "core/parallel.hpp"
 #include "core/progress.hpp"
-#include "index/embedding_table.hpp"
 #include "index/flat_index.hpp"
 #include "index/index.hpp"
-#include "multivector/fd_encoder.hpp"
-#include "multivector/token_store.hpp"
 
 namespace residua::bindings {
 namespace {
@@ -295,44 +292,6 @@ void register_index(py::module_& m) {
              py::arg("dim"), py::arg("metric"), py::arg("vectors"), py::arg("wants_codec"), py::arg("codec_recipe"))
         .def("set_codec", &FlatIndex::set_codec, py::arg("codec"), py::arg("num_threads"),
              py::call_guard<py::gil_scoped_release>());
-
-    m.def(
-        "load",
-        [](const std::string& path, bool mmap, const std::string& verify) -> py::tuple {
-            store::OpenOptions options;
-            options.mmap = mmap;
-            options.verify = verify == "full" ? store::Verify::full : store::Verify::quick;
-            std::shared_ptr<index::Index> index;
-            std::shared_ptr<index::EmbeddingTable> table;
-            std::shared_ptr<multivector::FdEncoder> encoder;
-            std::shared_ptr<multivector::TokenStore> tokens;
-            std::shared_ptr<const codec::Codec> codec;
-            bool metric_is_free = false;
-            {
-                py::gil_scoped_release release;
-                const store::Reader in = store::Reader::open(path, options);
-                if (index::holds_index(in)) {
-                    index = index::read_index(in);
-                } else if (in.kind() == index::EmbeddingTable::kKind) {
-                    table = index::EmbeddingTable::load(in);
-                } else if (in.kind() == multivector::FdEncoder::kKind) {
-                    encoder = multivector::FdEncoder::load(in);
-                } else if (in.kind() == multivector::TokenStore::kKind) {
-                    tokens = multivector::TokenStore::load(in);
-                } else {
-                    codec = codec::read_codec(in);
-                    metric_is_free = in.has_key("metric_is_free") && in.get_int("metric_is_free", 0, 1) == 1;
-                }
-            }
-            // An index is cast as the class that it is.
-            const py::object loaded = index     ? py::cast(index)
-                                      : table   ? py::cast(table)
-                                      : encoder ? py::cast(encoder)
-                                      : tokens  ? py::cast(tokens)
-                                                : py::cast(codec);
-            return py::make_tuple(loaded, metric_is_free);
-        },
-        py::arg("path"), py::arg("mmap"), py::arg("verify"));
 
     m.def(
         "first_non_finite",

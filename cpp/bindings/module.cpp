@@ -22,5 +22,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     residua::bindings::register_hnsw_index(m);
     residua::bindings::register_embedding_table(m);
     residua::bindings::register_multivector(m);
+    residua::bindings::register_files(m);
     residua::bindings::register_exact_search(m);
 }

@@ -16,6 +16,7 @@ void register_ivf_index(pybind11::module_& m);
 void register_hnsw_index(pybind11::module_& m);
 void register_embedding_table(pybind11::module_& m);
 void register_multivector(pybind11::module_& m);
+void register_files(pybind11::module_& m);
 void register_bit_kernels(pybind11::module_& kernels);
 void register_plane_kernels(pybind11::module_& kernels);
 void register_set_kernels(pybind11::module_& kernels);

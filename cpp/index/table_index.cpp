@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "core/error.hpp"
+#include "core/held_still.hpp"
 #include "core/parallel.hpp"
 
 namespace residua::index {
@@ -257,9 +258,13 @@ std::map<std::string, std::size_t> TableIndex::memory() const {
 }
 
 void TableIndex::save(const std::string& path) const {
-    const std::lock_guard writing(writing_);  // what is prepared aside is no part of it
-    std::shared_lock lock(mutex_);
     store::Writer w(kind());
+    const auto held = write(w);
+    w.write_file(path);
+}
+
+std::shared_ptr<const void> TableIndex::write(store::Writer& w) const {
+    auto held = std::make_shared<HeldStill>(writing_, mutex_);  // what is prepared aside is no part of it
     w.put_string("metric", to_string(metric_));
     w.put_int("dim", static_cast<std::int64_t>(dim_));
     w.put_string("vectors", to_string(mode_));
@@ -271,7 +276,7 @@ void TableIndex::save(const std::string& path) const {
     columns_.save(w);
     if (codec_) codec::write_codec(w, "codec", *codec_);
     save_parts(w);
-    w.write_file(path);
+    return held;
 }
 
 void TableIndex::load_table(const store::Reader& in) {

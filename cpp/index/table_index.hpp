@@ -88,7 +88,10 @@ public:
     void compact();
 
     std::map<std::string, std::size_t> memory() const;
+    virtual const char* kind() const = 0;  // of the file
     void save(const std::string& path) const;
+    // Shows the index to a writer of its kind; no change happens until the returned object is gone.
+    [[nodiscard]] std::shared_ptr<const void> write(store::Writer& out) const;
 
 protected:
     // wants_codec: a codec will follow, and until then rows are kept as float32.
@@ -101,7 +104,6 @@ protected:
     // Hooks. The lock is held: shared in const ones, exclusive in the others. An index that prepares aside
     // does without it in the hooks that say so; its own searches may run meanwhile, other changes do not.
     virtual bool prepares_aside() const { return false; }
-    virtual const char* kind() const = 0;  // of the file
     // All that can fail when the staged rows x, of which removed ones need no code, get `codec`. Aside.
     virtual Commit prepare_codec(const codec::Codec& codec, ConstMatrix x, int num_threads) = 0;
     // All that can fail when the rows x go where the plan says; there is a codec, or none is wanted. Aside.

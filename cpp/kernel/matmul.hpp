@@ -23,6 +23,7 @@ public:
     std::size_t memory_bytes() const { return panels_.capacity() * sizeof(float); }
     std::size_t rows() const { return rows_; }
     std::size_t cols() const { return cols_; }
+    const float* data() const { return panels_.data(); }  // padded_rows() * cols()
 
     // c[i][j] = <a_i, b_j>, c being a.rows x rows(). A value depends on its two rows only, not on
     // where they stand or how many there are.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "core/error.hpp"
@@ -120,13 +119,6 @@ void FdEncoder::check() const {
     require(std::all_of(tables_.column.begin(), tables_.column.end(), [&](auto c) { return c < p_.proj_dim; }) &&
                 std::all_of(tables_.sign.begin(), tables_.sign.end(), [](auto s) { return s == 1 || s == -1; }),
             "projections hold impossible values");
-}
-
-std::size_t FdEncoder::memory_bytes() const {
-    return sizeof(float) * (tables_.hyperplanes.size() + center_.size() + offset_.size() + dense_.size()) +
-           sizeof(std::uint32_t) * (tables_.column.size() + place_.size() + sketch_limits_.size() +
-                                    sketch_dims_.size() + final_.size()) +
-           tables_.sign.size();
 }
 
 void FdEncoder::encode(const TokenSets& sets, bool document, float* out, int num_threads) const {
@@ -283,6 +275,11 @@ void FdEncoder::fill_empty(Scratch& s, float* block) const {
 
 void FdEncoder::save(const std::string& path) const {
     store::Writer out(kKind);
+    write(out);
+    out.write_file(path);
+}
+
+void FdEncoder::write(store::Writer& out) const {
     out.put_int("dim", static_cast<std::int64_t>(p_.dim));
     out.put_int("k_sim", static_cast<std::int64_t>(p_.k_sim));
     out.put_int("reps", static_cast<std::int64_t>(p_.reps));
@@ -296,7 +293,6 @@ void FdEncoder::save(const std::string& path) const {
     out.put("column", std::span<const std::uint32_t>(tables_.column));
     out.put("sign", std::span<const std::int8_t>(tables_.sign));
     out.put("center", std::span<const float>(center_));
-    out.write_file(path);
 }
 
 std::shared_ptr<FdEncoder> FdEncoder::load(const store::Reader& in) {

@@ -31,12 +31,13 @@ public:
     const FdParams& params() const { return p_; }
     const std::vector<float>& center() const { return center_; }
     std::size_t output_dim() const { return p_.output_dim(); }
-    std::size_t memory_bytes() const;
 
     // out: sets.n x output_dim(), zero for a set without tokens. A set's row depends on its tokens only.
     void encode(const TokenSets& sets, bool document, float* out, int num_threads) const;
 
     void save(const std::string& path) const;
+    // Shows the encoder, which must outlive the writer.
+    void write(store::Writer& out) const;
     static std::shared_ptr<FdEncoder> load(const store::Reader& in);
 
 private:

@@ -2,257 +2,178 @@
 #include "multivector/token_store.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <limits>
-#include <mutex>
 #include <shared_mutex>
-#include <utility>
 
 #include "core/error.hpp"
-#include "core/half.hpp"
-#include "core/parallel.hpp"
-#include "core/prefetch.hpp"
-#include "kernel/dispatch.hpp"
+#include "core/held_still.hpp"
 
 namespace residua::multivector {
 namespace {
 
-using codec::kBlockRows;
-static_assert(kBlockRows == kernel::kByteRows);
-
-constexpr float kNone = -std::numeric_limits<float>::infinity();
-constexpr std::size_t kEncodeTokens = 16'384;  // encoded at a time
-constexpr std::size_t kDocumentGrain = 4;
-constexpr std::size_t kAheadBlocks = 2;
-
-std::size_t blocks_of(std::size_t tokens) { return (tokens + kBlockRows - 1) / kBlockRows; }
+// Numbers of documents are rows of a TopK.
+constexpr std::size_t kMaxDocuments = std::numeric_limits<std::uint32_t>::max();
 
 }  // namespace
 
-struct TokenStore::Queries {
-    AlignedVector<std::int8_t> weights;
-    std::vector<kernel::TokenQuery> tokens;
-    std::vector<float> constants;
-};
-
-struct TokenStore::Scratch {
-    AlignedVector<std::uint8_t> cells;
-    AlignedVector<float> best;  // kBlockRows lanes per query token
-    std::vector<std::uint32_t> at;
-
-    // The largest lane of a query token; its first token as block * kBlockRows + lane, where that is asked for.
-    float largest(std::size_t t) const {
-        return *std::max_element(best.data() + t * kBlockRows, best.data() + (t + 1) * kBlockRows);
-    }
-    std::int64_t first_of(std::size_t t, float value) const {
-        std::int64_t first = std::numeric_limits<std::int64_t>::max();
-        for (std::size_t r = 0; r < kBlockRows; ++r) {
-            const std::size_t lane = t * kBlockRows + r;
-            if (best[lane] == value) first = std::min(first, static_cast<std::int64_t>(at[lane] * kBlockRows + r));
-        }
-        return first;
-    }
-};
-
-TokenStore::TokenStore(std::shared_ptr<const codec::Codec> c)
-    : codec_(std::move(c)), recurrent_(dynamic_cast<const codec::RecurrentCodec*>(codec_.get())) {
-    if (recurrent_ == nullptr || codec_->metric() != Metric::ip) {
-        throw Error(ErrorKind::value, "a token store needs a recurrent codec that was fitted with metric 'ip'");
-    }
-}
-
 std::size_t TokenStore::size() const {
     const std::shared_lock lock(mutex_);
-    return offsets_.size() - 1;
+    return documents();
 }
 
 std::size_t TokenStore::tokens() const {
     const std::shared_lock lock(mutex_);
-    return static_cast<std::size_t>(offsets_.back());
+    return static_cast<std::size_t>(offsets_.back()) - removed_tokens_;
 }
 
-void TokenStore::add(const TokenSets& documents, int num_threads) {
-    const std::size_t bytes = codec_->code_bytes(), block_bytes = codec_->block_bytes();
-    std::size_t n_blocks = 0;
-    for (std::size_t i = 0; i < documents.n; ++i) n_blocks += blocks_of(documents.count(i));
-    AlignedVector<std::uint8_t> blocks(n_blocks * block_bytes);
-    std::uint8_t* out = blocks.data();
-    std::vector<std::uint8_t> codes;
-    for (std::size_t i = 0; i < documents.n;) {
-        std::size_t last = i + 1;  // at least one document, however long
-        while (last < documents.n && documents.begin(last + 1) - documents.begin(i) <= kEncodeTokens) ++last;
-        const std::size_t begin = documents.begin(i), n = documents.begin(last) - begin;
-        codes.resize(n * bytes);
-        codec_->encode({static_cast<const float*>(documents.data) + begin * documents.dim, n, documents.dim},
-                       codes.data(), num_threads, codec::Effort::rounded);
-        for (; i < last; ++i) {
-            for (std::size_t t = 0; t < documents.count(i); t += kBlockRows, out += block_bytes) {
-                codec_->pack_block(codes.data() + (documents.begin(i) - begin + t) * bytes,
-                                   std::min(kBlockRows, documents.count(i) - t), out);
-            }
-        }
-    }
+std::size_t TokenStore::removed() const {
+    const std::shared_lock lock(mutex_);
+    return removed_count_;
+}
+
+void TokenStore::check_dim(const TokenSets& sets, const char* what) const {
+    if (sets.dim == dim_) return;
+    throw Error(ErrorKind::shape, std::string(what) + " have " + std::to_string(sets.dim) + " dims, expected " +
+                                      std::to_string(dim_));
+}
+
+void TokenStore::add(const TokenSets& documents_added, int num_threads) {
+    check_dim(documents_added, "tokens");
+    const std::unique_ptr<TokenData> more = data_->encoded(documents_added, num_threads);
+    const std::lock_guard writing(writing_);
     const std::lock_guard lock(mutex_);
-    // All memory first: what follows cannot fail.
-    AlignedVector<std::uint8_t>& kept = blocks_.edit(blocks_.size() + blocks.size());
-    offsets_.reserve(offsets_.size() + documents.n);
-    first_block_.reserve(first_block_.size() + documents.n);
-    kept.insert(kept.end(), blocks.begin(), blocks.end());
-    for (std::size_t i = 0; i < documents.n; ++i) {
-        offsets_.push_back(offsets_.back() + static_cast<std::int64_t>(documents.count(i)));
-        first_block_.push_back(first_block_.back() + blocks_of(documents.count(i)));
+    if (documents() + documents_added.n > kMaxDocuments) {
+        throw Error(ErrorKind::value, "a token store holds at most " + std::to_string(kMaxDocuments) + " documents");
     }
+    // All memory first: what follows cannot fail.
+    make_room(offsets_, documents_added.n);
+    removed_.resize(documents() + documents_added.n);
+    data_->append(*more);
+    for (std::size_t i = 0; i < documents_added.n; ++i) {
+        offsets_.push_back(offsets_.back() + static_cast<std::int64_t>(documents_added.count(i)));
+    }
+}
+
+void TokenStore::remove(std::span<const std::int64_t> numbers) {
+    const std::lock_guard writing(writing_);
+    const std::lock_guard lock(mutex_);
+    check_numbers(numbers, documents());
+    Bitset after = removed_;
+    for (const std::int64_t number : numbers) {
+        const auto document = static_cast<std::size_t>(number);
+        if (after.test(document)) {
+            throw Error(ErrorKind::value, "documents: " + std::to_string(number) +
+                                              (removed_.test(document) ? " is removed already" : " is given twice"));
+        }
+        after.set(document);
+    }
+    mark_removed(numbers);
+}
+
+// Distinct documents that are not removed yet.
+void TokenStore::mark_removed(std::span<const std::int64_t> numbers) {
+    for (const std::int64_t number : numbers) {
+        const auto document = static_cast<std::size_t>(number);
+        removed_.set(document);
+        removed_tokens_ += static_cast<std::size_t>(offsets_[document + 1] - offsets_[document]);
+    }
+    removed_count_ += numbers.size();
+}
+
+void TokenStore::compact() {
+    const std::lock_guard writing(writing_);  // nothing changes below, and others read
+    if (removed_tokens_ == 0) return;
+    std::vector<std::int64_t> offsets{0};
+    for (std::size_t i = 0; i < documents(); ++i) {
+        offsets.push_back(offsets.back() + static_cast<std::int64_t>(places().count(i)));
+    }
+    std::unique_ptr<TokenData> kept = data_->compacted(places(), documents());
+    const std::lock_guard lock(mutex_);
+    data_ = std::move(kept);
+    offsets_ = std::move(offsets);
+    removed_tokens_ = 0;
 }
 
 std::vector<float> TokenStore::decode(std::size_t document) const {
     const std::shared_lock lock(mutex_);
-    if (document + 1 >= offsets_.size()) throw Error(ErrorKind::out_of_range, "no such document");
-    const auto count = static_cast<std::size_t>(offsets_[document + 1] - offsets_[document]);
-    std::vector<std::uint8_t> codes(count * codec_->code_bytes());
-    for (std::size_t t = 0; t < count; ++t) {
-        codec_->unpack_row(blocks_.data() + (first_block_[document] + t / kBlockRows) * codec_->block_bytes(),
-                           t % kBlockRows, codes.data() + t * codec_->code_bytes());
+    if (document >= documents()) {
+        throw Error(ErrorKind::out_of_range, "document " + std::to_string(document) + " is not one of the " +
+                                                 std::to_string(documents()) + " documents");
     }
-    std::vector<float> out(count * codec_->dim());
-    codec_->decode(codes.data(), count, out.data(), 1);
+    std::vector<float> out(places().count(document) * dim_);
+    data_->decode(places(), document, out.data());
     return out;
 }
 
-TokenStore::Queries TokenStore::prepare(const TokenSets& queries, int num_threads) const {
-    const std::size_t n = queries.total(), rows = recurrent_->tops().size();
-    std::vector<float> weights(n * rows);
-    Queries q;
-    q.constants.resize(n);
-    recurrent_->query_weights({static_cast<const float*>(queries.data), n, queries.dim}, weights.data(),
-                              q.constants.data(), num_threads);
-    const float top = *std::max_element(recurrent_->tops().begin(), recurrent_->tops().end());
-    const auto limit = static_cast<float>(kernel::token_weight_max(static_cast<int>(top)));
-    q.weights.resize(n * rows);
-    q.tokens.resize(n);
-    for (std::size_t i = 0; i < n; ++i) {
-        const float* w = weights.data() + i * rows;
-        float largest = 0;
-        for (std::size_t j = 0; j < rows; ++j) largest = std::max(largest, std::abs(w[j]));
-        const float unit = largest > 0 ? largest / limit : 1.0f;
-        double offset = 0;
-        for (std::size_t j = 0; j < rows; ++j) {
-            const float rounded = std::nearbyint(w[j] / unit);
-            q.weights[i * rows + j] = static_cast<std::int8_t>(rounded);
-            offset -= static_cast<double>(rounded) * static_cast<double>(recurrent_->tops()[j]) / 2;
-        }
-        q.tokens[i] = {q.weights.data() + i * rows, unit,
-                       static_cast<float>(offset * static_cast<double>(unit))};
-    }
-    return q;
-}
-
-void TokenStore::scan(const Queries& q, std::size_t document, bool where, Scratch& s) const {
-    const kernel::KernelTable& kernels = kernel::active();
-    const kernel::PlaneLayout& layout = recurrent_->layout();
-    const std::size_t n_cells = kernel::kGroupStrips * layout.groups[0];
-    const auto count = static_cast<std::size_t>(offsets_[document + 1] - offsets_[document]);
-    s.cells.resize(n_cells * kernel::kCellBytes * kBlockRows);
-    s.best.assign(q.tokens.size() * kBlockRows, kNone);
-    if (where) s.at.assign(q.tokens.size() * kBlockRows, 0);
-    const std::uint8_t* block = blocks_.data() + first_block_[document] * codec_->block_bytes();
-    for (std::size_t b = 0; b < blocks_of(count); ++b, block += codec_->block_bytes()) {
-        // The planes of a block are streams too short for the hardware to follow.
-        const std::uint8_t* ahead = block + kAheadBlocks * codec_->block_bytes();
-        if (ahead < blocks_.data() + blocks_.size()) {
-            for (std::size_t i = 0; i < codec_->block_bytes(); i += kCacheLine) prefetch_line(ahead + i);
-        }
-        const std::size_t present = std::min(kBlockRows, count - b * kBlockRows);
-        float add[kBlockRows], scale[kBlockRows];
-        std::uint16_t half[kBlockRows];
-        std::memcpy(add, block + layout.add_offset(), sizeof add);
-        std::memcpy(half, block + layout.scale_offset(), sizeof half);
-        kernels.floats.f16_to_f32(half, scale, kBlockRows);
-        std::fill(add + present, add + kBlockRows, kNone);  // their scale is zero
-        kernels.planes.expand(layout, block, s.cells.data());
-        kernels.tokens.best(s.cells.data(), n_cells, scale, add, q.tokens.data(), q.tokens.size(),
-                            static_cast<std::uint32_t>(b), s.best.data(), where ? s.at.data() : nullptr);
-    }
-}
-
-void TokenStore::maxsim(const TokenSets& queries, const DocumentChoice& chosen, float* out, int num_threads) const {
-    const int threads = std::max(1, num_threads);
-    const Queries q = prepare(queries, threads);
+std::vector<float> TokenStore::maxsim(const TokenSets& queries, const DocumentNumbers& chosen,
+                                      int num_threads) const {
+    check_dim(queries, "query tokens");
     const std::shared_lock lock(mutex_);
-    std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
-    parallel_for(chosen.count, kDocumentGrain, threads, [&](std::size_t begin, std::size_t end, int worker) {
-        Scratch& s = scratch[static_cast<std::size_t>(worker)];
-        for (std::size_t i = begin; i < end; ++i) {
-            scan(q, chosen[i], false, s);
-            for (std::size_t r = 0; r < queries.n; ++r) {
-                double sum = 0;
-                for (std::size_t t = queries.begin(r); t < queries.begin(r + 1); ++t) {
-                    sum += static_cast<double>(s.largest(t)) + static_cast<double>(q.constants[t]);
-                }
-                out[r * chosen.count + i] = static_cast<float>(sum);
-            }
-        }
-    });
+    return multivector::maxsim(*data_->prepare(queries, places(), num_threads), queries, chosen, num_threads);
 }
 
-void TokenStore::best_tokens(const TokenSets& query, const DocumentChoice& chosen, float* scores,
-                             std::int64_t* tokens, int num_threads) const {
-    const int threads = std::max(1, num_threads);
-    const Queries q = prepare(query, threads);
+BestTokens TokenStore::best_tokens(const TokenSets& query, const DocumentNumbers& chosen, int num_threads) const {
+    check_dim(query, "query tokens");
     const std::shared_lock lock(mutex_);
-    std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
-    parallel_for(chosen.count, kDocumentGrain, threads, [&](std::size_t begin, std::size_t end, int worker) {
-        Scratch& s = scratch[static_cast<std::size_t>(worker)];
-        for (std::size_t i = begin; i < end; ++i) {
-            scan(q, chosen[i], true, s);
-            for (std::size_t t = 0; t < q.tokens.size(); ++t) {
-                const float best = s.largest(t);
-                scores[t * chosen.count + i] = best + q.constants[t];
-                tokens[t * chosen.count + i] = best == kNone ? -1 : s.first_of(t, best);
-            }
-        }
-    });
+    return multivector::best_tokens(*data_->prepare(query, places(), num_threads), chosen, num_threads);
+}
+
+Ranking TokenStore::rank(const TokenSets& queries, const Candidates& candidates, std::size_t k,
+                         int num_threads) const {
+    check_dim(queries, "query tokens");
+    const std::shared_lock lock(mutex_);
+    const auto make = [this](const TokenSets& query) { return data_->prepare(query, places(), 1); };
+    return multivector::rank(queries, places(), candidates, k, make, num_threads);
 }
 
 std::map<std::string, std::size_t> TokenStore::memory() const {
     const std::shared_lock lock(mutex_);
-    return {{"codes", blocks_.memory_bytes()},
-            {"offsets", offsets_.capacity() * sizeof(std::int64_t) + first_block_.capacity() * sizeof(std::size_t)},
-            {"codec", codec_->memory_bytes()}};
+    std::map<std::string, std::size_t> parts;
+    parts["offsets"] = offsets_.capacity() * sizeof(std::int64_t) + removed_.words().size_bytes();
+    data_->add_memory(parts);
+    return parts;
 }
 
 void TokenStore::save(const std::string& path) const {
-    const std::shared_lock lock(mutex_);
     store::Writer w(kKind);
-    store::Writer c(codec_->kind());
-    codec_->write(c);
-    w.nest("codec", c);
-    w.put("offsets", std::span<const std::int64_t>(offsets_));
-    w.put("blocks", blocks_.span());
+    const auto held = write(w);
     w.write_file(path);
 }
 
-std::shared_ptr<TokenStore> TokenStore::load(const store::Reader& in) {
-    std::shared_ptr<const codec::Codec> codec = codec::read_codec(in.nested("codec"));
-    std::shared_ptr<TokenStore> out;
-    try {
-        out = std::make_shared<TokenStore>(std::move(codec));
-    } catch (const Error& e) {
-        in.fail("codec", e.what());
+std::shared_ptr<const void> TokenStore::write(store::Writer& out) const {
+    auto held = std::make_shared<HeldStill>(writing_, mutex_);
+    out.put("offsets", std::span<const std::int64_t>(offsets_));
+    std::vector<std::int64_t> removed;
+    for (std::size_t i = 0; i < documents(); ++i) {
+        if (removed_.test(i)) removed.push_back(static_cast<std::int64_t>(i));
     }
+    if (!removed.empty()) out.put_copy("removed", std::span<const std::int64_t>(removed));
+    data_->write(out);
+    return held;
+}
+
+std::shared_ptr<TokenStore> TokenStore::load(const store::Reader& in) {
     const auto offsets = in.array<std::int64_t>("offsets");
     in.verify("offsets");
     if (offsets.empty() || offsets[0] != 0) in.fail("offsets", "does not begin with 0");
+    if (offsets.size() - 1 > kMaxDocuments) in.fail("offsets", "holds too many documents");
     for (std::size_t i = 1; i < offsets.size(); ++i) {
-        // Bounded so that the number of bytes below cannot overflow.
+        // Bounded so that numbers of bytes cannot overflow.
         if (offsets[i] < offsets[i - 1] || offsets[i] > std::int64_t{1} << 40) in.fail("offsets", "does not ascend");
-        const auto count = static_cast<std::size_t>(offsets[i] - offsets[i - 1]);
-        out->first_block_.push_back(out->first_block_.back() + blocks_of(count));
     }
+    auto out = std::make_shared<TokenStore>(read_token_data(in, offsets));
     out->offsets_.assign(offsets.begin(), offsets.end());
-    const auto blocks =
-        in.array<std::uint8_t>("blocks", out->first_block_.back() * out->codec_->block_bytes());
-    out->blocks_ = store::SharedArray<std::uint8_t>(blocks, in.keep_alive("blocks"));
+    out->removed_.resize(out->documents());
+    if (!in.has("removed")) return out;
+    const auto removed = in.array<std::int64_t>("removed");
+    in.verify("removed");
+    for (std::size_t i = 0; i < removed.size(); ++i) {
+        const std::int64_t least = i == 0 ? 0 : removed[i - 1] + 1;
+        if (removed[i] < least || static_cast<std::size_t>(removed[i]) >= out->documents()) {
+            in.fail("removed", "does not hold ascending numbers of documents");
+        }
+    }
+    out->mark_removed(removed);
     return out;
 }
 

@@ -22,7 +22,10 @@ from residua.functions import exact_search, hamming, load, recall, show_config
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.learned_encoder import LearnedEncoder
 from residua.multivector import ball_carve, maxsim, maxsim_tokens, maxsim_topk
+from residua.multivector_index import MultiVectorIndex
+from residua.pylate_index import PyLateIndex
 from residua.quantization import quantize_embeddings, semantic_search
 from residua.results import Hits, RangeHits
 from residua.token_store import TokenStore, pool_tokens
@@ -43,7 +46,10 @@ __all__ = [
     "HNSWIndex",
     "Hits",
     "IVFIndex",
+    "LearnedEncoder",
+    "MultiVectorIndex",
     "PQCodec",
+    "PyLateIndex",
     "RangeHits",
     "RecurrentBinaryCodec",
     "ResidualCodec",

@@ -10,7 +10,14 @@ import numpy as np
 from residua import _core
 from residua._typing import AnyArray, IntArray
 from residua._validate import FLOATS, as_array, to_float32
-from residua.errors import DtypeError, InvalidTypeError, NonFiniteError, ShapeError
+from residua.errors import (
+    DtypeError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    OutOfRangeError,
+    ShapeError,
+)
 
 _FORMS = (
     "a list of (t, dim) arrays, (tokens (T, dim), offsets (n + 1,)), or a padded (n, t, dim) array with mask="
@@ -60,6 +67,43 @@ def as_tokens(
     keep = _as_mask(mask, (n, t), name)
     offsets = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
     return _checked(a[keep], offsets, dim, name, what, kept=keep, unchecked=unchecked)
+
+
+def as_queries(q_tokens: Any, dim: int | None, mask: Any = None) -> Tokens:
+    """Read queries as float32, none of which may be empty."""
+    q = as_tokens(q_tokens, dim, "q_tokens", "query", mask)
+    empty = np.flatnonzero(np.diff(q.offsets) == 0)
+    if len(empty):
+        which = "the query" if q.single else f"query {empty[0]}"
+        raise InvalidValueError(f"q_tokens: {which} has no tokens (or a mask hides all), which ranks nothing")
+    return Tokens(q.flat.astype(np.float32, copy=False), q.offsets, q.single)
+
+
+def pick(sets: Tokens, numbers: IntArray) -> Tokens:
+    """Copy some of the sets."""
+    lengths = np.diff(sets.offsets)[numbers]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    rows = np.arange(offsets[-1]) + np.repeat(sets.offsets[numbers] - offsets[:-1], lengths)
+    return Tokens(sets.flat[rows], offsets, False)
+
+
+def part(sets: Tokens, first: int, last: int) -> tuple[AnyArray, IntArray]:
+    """Sets ``first`` to ``last - 1`` as users give them, without a copy of their tokens."""
+    offsets = sets.offsets[first : last + 1]
+    return sets.flat[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def as_numbers(documents: Any, n: int) -> IntArray:
+    """Return numbers of documents as int64; raise unless all are below ``n``."""
+    a = as_array(documents, "documents")
+    if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
+        raise InvalidTypeError(
+            f"documents: expected numbers of documents, (m,) integers, got {a.dtype} {a.shape}"
+        )
+    bad = np.flatnonzero((a < 0) | (a >= n))
+    if len(bad):
+        raise OutOfRangeError(f"documents: {a[bad[0]]} is not one of the {n} documents")
+    return np.ascontiguousarray(a, np.int64)
 
 
 def _from_list(tokens: Any, dim: int | None, name: str, what: str, unchecked: bool) -> Tokens:

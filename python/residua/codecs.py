@@ -401,8 +401,8 @@ def refuse_query_side(codec: Codec) -> None:
     """Raise for a query map: what is stored belongs to the codec that it was made for."""
     if codec._is_query_side:
         raise UnsupportedError(
-            "a query map cannot be the codec of an index or a table: store codes of the codec that the map "
-            "was made for, and search them with search(index, q)"
+            "a query map cannot be the codec of an index, a table or a token store: store codes of the codec "
+            "that the map was made for, and search them with search(index, q)"
         )
 
 

@@ -25,11 +25,13 @@ from residua._validate import (
 )
 from residua.codecs import Codec, wrap
 from residua.embedding_table import EmbeddingTable
-from residua.errors import DtypeError, InvalidTypeError, ShapeError
+from residua.errors import CorruptFileError, DtypeError, InvalidTypeError, ShapeError
 from residua.fd_encoder import FDEncoder
 from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.ivf_index import IVFIndex
+from residua.learned_encoder import LearnedEncoder
+from residua.multivector_index import MultiVectorIndex
 from residua.results import Hits, make_hits
 from residua.token_store import TokenStore
 
@@ -40,6 +42,8 @@ _INDEXES: dict[type[_core.Index], type[Index]] = {
     _core.HNSWIndex: HNSWIndex,
     _core.IVFIndex: IVFIndex,
 }
+# Classes of files that hold several objects (_core.save_nested), by kind.
+_NESTED: dict[str, Any] = {LearnedEncoder._KIND: LearnedEncoder, MultiVectorIndex._KIND: MultiVectorIndex}
 
 
 def exact_search(
@@ -157,7 +161,7 @@ def hamming(a: ArrayLike, b: ArrayLike, *, num_threads: int | None = None) -> np
 
 def load(
     path: Any, *, mmap: bool = False, verify: Literal["quick", "full"] = "quick"
-) -> Index | EmbeddingTable | FDEncoder | TokenStore | Codec:
+) -> Index | EmbeddingTable | FDEncoder | LearnedEncoder | TokenStore | MultiVectorIndex | Codec:
     """Load an index, a table, an encoder, a token store or a codec from a file.
 
     Parameters
@@ -185,6 +189,11 @@ def load(
         raise InvalidTypeError(f"mmap must be True or False, got {mmap!r}")
     as_choice(verify, "verify", ("quick", "full"))
     native, metric_is_free = _core.load(as_path(path), mmap, verify)
+    if isinstance(native, dict):
+        kind = native.pop("kind")
+        if kind not in _NESTED:
+            raise CorruptFileError(f"{as_path(path)!r} holds {kind!r}, which this version does not know")
+        return _NESTED[kind]._from_parts(native)  # type: ignore[no-any-return]
     if isinstance(native, _core.EmbeddingTable):
         return EmbeddingTable._from_native(native)
     if isinstance(native, _core.FDEncoder):

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from residua import _core
-from residua._tokens import Tokens, as_tokens
+from residua._tokens import Tokens, as_numbers, as_queries, as_tokens
 from residua._typing import ArrayLike, FloatArray, IntArray
-from residua._validate import as_array, as_floats, as_k, as_number, as_threads
-from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ShapeError
+from residua._validate import as_floats, as_k, as_number, as_threads
+from residua.errors import InvalidTypeError, InvalidValueError, ShapeError
 from residua.results import Hits, make_hits
 from residua.token_store import TokenStore
 
@@ -234,7 +234,7 @@ def _scores(
 ) -> _Scores:
     threads = as_threads(num_threads)
     q, docs, numbers, scales = _inputs(q_tokens, doc_tokens, q_mask, doc_mask, doc_scales, documents)
-    q = q if tau is None else _carved(q, tau)
+    q = q if tau is None else carved(q, tau)
     single_document = False
     if isinstance(docs, TokenStore):
         scores = docs._native.maxsim(q.flat, q.offsets, numbers, threads)
@@ -246,7 +246,8 @@ def _scores(
     return _Scores(scores, numbers, q.single, single_document)
 
 
-def _carved(q: Tokens, tau: Any) -> Tokens:
+def carved(q: Tokens, tau: Any) -> Tokens:
+    """Carve every query."""
     threshold = _as_threshold(tau)
     parts = [_carve(q.flat[a:b], threshold) for a, b in zip(q.offsets, q.offsets[1:], strict=False)]
     offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
@@ -273,25 +274,5 @@ def _inputs(
             scales = as_floats(doc_scales, "doc_scales")
             if len(scales) != len(docs.flat):
                 raise ShapeError(f"doc_scales: {len(scales)} values for {len(docs.flat)} tokens that count")
-    q = as_tokens(q_tokens, dim if len(docs) else None, "q_tokens", "query", q_mask)
-    empty = np.flatnonzero(np.diff(q.offsets) == 0)
-    if len(empty):
-        which = "the query" if q.single else f"query {empty[0]}"
-        raise InvalidValueError(f"q_tokens: {which} has no tokens (or a mask hides all), which ranks nothing")
-    if q.flat.dtype != np.float32:
-        q = Tokens(q.flat.astype(np.float32), q.offsets, q.single)
-    return q, docs, _as_numbers(documents, len(docs)), scales
-
-
-def _as_numbers(documents: Any, n: int) -> IntArray | None:
-    if documents is None:
-        return None
-    a = as_array(documents, "documents")
-    if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
-        raise InvalidTypeError(
-            f"documents: expected numbers of documents, (m,) integers, got {a.dtype} {a.shape}"
-        )
-    bad = np.flatnonzero((a < 0) | (a >= n))
-    if len(bad):
-        raise OutOfRangeError(f"documents: {a[bad[0]]} is not one of the {n} documents")
-    return np.ascontiguousarray(a, np.int64)
+    q = as_queries(q_tokens, dim if len(docs) else None, q_mask)
+    return q, docs, None if documents is None else as_numbers(documents, len(docs)), scales

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents of token vectors, kept as codes."""
+"""Documents of token vectors, kept as floats, int8 or codes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ import numpy as np
 from residua import _core
 from residua._codec import Codec
 from residua._saved import Saved
-from residua._tokens import Tokens, as_tokens
+from residua._tokens import Tokens, as_numbers, as_tokens
 from residua._typing import AnyArray, ArrayLike, FloatArray
-from residua._validate import as_choice, as_int, as_threads
-from residua.codecs import RecurrentBinaryCodec, wrap
-from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError
+from residua._validate import as_array, as_choice, as_int, as_threads
+from residua.codecs import RecurrentBinaryCodec, refuse_query_side, wrap
+from residua.errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ShapeError
 
 __all__ = ["TokenStore", "pool_tokens"]
 
 _BITS = {"rb4": 4, "rb2": 2, "rb1": 1}
+_FORMS = ("float32", "float16", "int8")
 _FIT_TOKENS = 50_000
 _POOL_RUN = 512  # tokens that are clustered together
 
 
 class TokenStore(Saved):
-    """Keep the tokens of documents as recurrent codes of 4, 2 or 1 bits per dim, for :func:`maxsim`.
+    """Keep the tokens of documents as codes, int8 or floats, for :func:`maxsim`.
 
-    Codes stand document by document in blocks of 32 tokens and are scored as they are, by integer arithmetic.
+    Tokens stand document by document and are scored as they are. Recurrent codes of 4, 2 or 1 bits per dim
+    are scored by integer arithmetic, without being decoded to floats.
 
     Parameters
     ----------
@@ -35,12 +37,12 @@ class TokenStore(Saved):
         ``(n, t, dim)`` array; float32, float16, bfloat16 or float64. They may be empty.
     codec
         ``"rb4"``, ``"rb2"`` or ``"rb1"``: recurrent codes of that many bits, fitted on the tokens (at most
-        50,000 of them, evenly spaced); or a :class:`RecurrentBinaryCodec`, fitted with metric ``"ip"`` or not
-        yet.
+        50,000 of them, evenly spaced); a :class:`RecurrentBinaryCodec`, fitted with metric ``"ip"`` or not
+        yet; or ``"float32"``, ``"float16"`` or ``"int8"``, the last with one scale per token.
     mask
         ``(n, t)`` bool or 0 and 1: which tokens of a padded array count.
     num_threads
-        At least 1; None uses the CPUs that the process may use. Codes do not depend on it.
+        At least 1; None uses the CPUs that the process may use. What is kept does not depend on it.
 
     Examples
     --------
@@ -53,7 +55,7 @@ class TokenStore(Saved):
     """
 
     _native: _core.TokenStore
-    _codec: Codec
+    _codec: Codec | str
 
     def __init__(
         self,
@@ -65,46 +67,46 @@ class TokenStore(Saved):
     ) -> None:
         threads = as_threads(num_threads)
         if isinstance(codec, str):
-            as_choice(codec, "codec", tuple(_BITS))
+            as_choice(codec, "codec", (*_BITS, *_FORMS))
         elif not isinstance(codec, RecurrentBinaryCodec):
             raise InvalidTypeError(
-                f"codec must be 'rb4', 'rb2', 'rb1' or a RecurrentBinaryCodec, got {codec!r}"
+                "codec must be 'rb4', 'rb2', 'rb1', 'float32', 'float16', 'int8' or a RecurrentBinaryCodec, "
+                f"got {codec!r}"
             )
+        else:
+            refuse_query_side(codec)
         sets = as_tokens(tokens, None if isinstance(codec, str) else codec.dim, "tokens", "document", mask)
-        flat = sets.flat.astype(np.float32, copy=False)
-        if isinstance(codec, str):
-            codec = RecurrentBinaryCodec(max(1, flat.shape[1]), bits=_BITS[codec])
-        if not codec.is_trained:
-            if len(flat) == 0:
-                raise InvalidValueError("tokens: expected at least 1 token to fit the codec on, got 0")
-            step = -(-len(flat) // _FIT_TOKENS)
-            codec.fit(flat[::step], metric="ip", num_threads=num_threads)
-        elif codec.metric != "ip":
-            raise InvalidValueError(f"codec is fitted for metric {codec.metric!r}, MaxSim needs 'ip'")
-        self._native = _core.TokenStore(codec._trained())
-        self._codec = codec
-        self._native.add(flat, sets.offsets, threads)
+        if isinstance(codec, str) and codec in _FORMS:
+            if sets.flat.shape[1] == 0:
+                raise ShapeError("tokens: no document tells the dims; give (numpy.empty((0, dim)), [0])")
+            self._native = _core.TokenStore.of_floats(codec, sets.flat.shape[1])
+            self._codec = codec
+        else:
+            fitted = _fitted(codec, sets.flat, num_threads)
+            self._native = _core.TokenStore(fitted._trained())
+            self._codec = fitted
+        self._native.add(sets.flat, sets.offsets, threads)
 
     @classmethod
     def _from_native(cls, native: _core.TokenStore) -> TokenStore:
         store = cls.__new__(cls)
         store._native = native
-        store._codec = wrap(native.codec)
+        store._codec = native.form if native.codec is None else wrap(native.codec)
         return store
 
     @property
     def dim(self) -> int:
         """Dims of the tokens."""
-        return self._codec.dim
+        return self._native.dim
 
     @property
-    def codec(self) -> Codec:
-        """The codec of the tokens."""
+    def codec(self) -> Codec | str:
+        """The codec of the tokens, or "float32", "float16" or "int8"."""
         return self._codec
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of all documents."""
+        """Tokens of all documents that are not removed."""
         return self._native.tokens
 
     def __len__(self) -> int:
@@ -121,13 +123,42 @@ class TokenStore(Saved):
         Raises
         ------
         ShapeError, DtypeError, InvalidTypeError, NonFiniteError
+        InvalidValueError
+            A value is beyond what float16 holds; the store stays as it was.
         """
         threads = as_threads(num_threads)
         sets = as_tokens(tokens, self.dim, "tokens", "document", mask)
-        self._native.add(sets.flat.astype(np.float32, copy=False), sets.offsets, threads)
+        self._native.add(sets.flat, sets.offsets, threads)
+
+    def remove(self, documents: ArrayLike) -> None:
+        """Remove documents: they have no tokens from now on, score -inf, and are never in a top-k.
+
+        All documents keep their numbers, and the bytes stay until :meth:`compact`.
+
+        Parameters
+        ----------
+        documents
+            Numbers, ``(m,)`` integers, or one number.
+
+        Raises
+        ------
+        OutOfRangeError
+            An IndexError: a number is not there.
+        InvalidValueError
+            A document is removed already, or given twice. Nothing has changed then.
+        InvalidTypeError
+        """
+        numbers = as_array(documents, "documents")
+        if numbers.ndim == 0:
+            numbers = numbers[None]
+        self._native.remove(as_numbers(numbers, len(self)))
+
+    def compact(self) -> None:
+        """Free the bytes of removed documents; all documents keep their numbers."""
+        self._native.compact()
 
     def get(self, document: int) -> FloatArray:
-        """Return the tokens of one document as the codes have them.
+        """Return the tokens of one document as they are kept.
 
         Parameters
         ----------
@@ -136,7 +167,7 @@ class TokenStore(Saved):
 
         Returns
         -------
-        ``(t, dim)`` float32.
+        ``(t, dim)`` float32; no rows for a removed document.
 
         Raises
         ------
@@ -149,11 +180,32 @@ class TokenStore(Saved):
         return self._native.decode(number)
 
     def memory(self) -> dict[str, int]:
-        """Return bytes per part: ``codes`` (whole blocks of 32 tokens), ``offsets`` and ``codec``."""
+        """Return bytes per part.
+
+        ``codes`` (whole blocks of 32 tokens per document) and ``codec``, or ``tokens`` and, of int8,
+        ``scales``; and ``offsets``. Bytes of removed documents count until :meth:`compact`.
+        """
         return self._native.memory()
 
     def __repr__(self) -> str:
-        return f"TokenStore({len(self)} documents, {self.n_tokens} tokens, {self._codec!r})"
+        removed = f" ({self._native.removed} removed)" if self._native.removed else ""
+        return f"TokenStore({len(self)} documents{removed}, {self.n_tokens} tokens, {self._codec!r})"
+
+
+def _fitted(
+    codec: str | RecurrentBinaryCodec, flat: AnyArray, num_threads: int | None
+) -> RecurrentBinaryCodec:
+    """Return a codec that is fitted for inner products, on the tokens where it was not before."""
+    if isinstance(codec, str):
+        codec = RecurrentBinaryCodec(max(1, flat.shape[1]), bits=_BITS[codec])
+    if not codec.is_trained:
+        if len(flat) == 0:
+            raise InvalidValueError("tokens: expected at least 1 token to fit the codec on, got 0")
+        step = -(-len(flat) // _FIT_TOKENS)
+        codec.fit(flat[::step].astype(np.float32, copy=False), metric="ip", num_threads=num_threads)
+    elif codec.metric != "ip":
+        raise InvalidValueError(f"codec is fitted for metric {codec.metric!r}, MaxSim needs 'ip'")
+    return codec
 
 
 def pool_tokens(tokens: Any, factor: int, *, protected: int = 0, mask: ArrayLike | None = None) -> Any:

@@ -100,7 +100,7 @@ def _loaded_facts(loaded: Any) -> dict[str, Any]:
             "bytes_per_vector": loaded.code_bytes,
             "fingerprint": loaded.fingerprint,
         }
-    if isinstance(loaded, rz.FDEncoder):
+    if isinstance(loaded, (rz.FDEncoder, rz.LearnedEncoder)):
         return {"encoder": repr(loaded), "dim": loaded.dim, "output_dim": loaded.output_dim}
     memory = loaded.memory()
     if isinstance(loaded, rz.TokenStore):

@@ -124,6 +124,7 @@ _NO_INDEX = (
     (rz.Codec, "a codec"),
     (rz.EmbeddingTable, "an embedding table"),
     (rz.FDEncoder, "an encoder of token sets"),
+    (rz.LearnedEncoder, "an encoder of token sets"),
     (rz.TokenStore, "a token store"),
 )
 

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first stage of a multi-vector index: single vectors of documents in an index over codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from residua import _core
+from residua._index import Index
+from residua._tokens import Tokens, part, pick
+from residua._typing import AnyArray, FloatArray, IntArray, Progress
+from residua._validate import as_choice
+from residua.codecs import Codec, RecurrentBinaryCodec, check_codec, from_recipe, wrap
+from residua.errors import InvalidTypeError, ShapeError, UnsupportedError
+from residua.fd_encoder import FDEncoder
+from residua.hnsw_index import HNSWIndex
+from residua.indexes import FlatIndex
+from residua.learned_encoder import LearnedEncoder
+
+_LEARNED_BITS = 4.0  # per dim of what a LearnedEncoder makes, which has few dims
+_LEARNED = "e_"  # before the names of the parts of a LearnedEncoder
+_SAMPLE = 4096  # documents that encoder and codecs are fitted to, at most
+_BATCH = 1024  # documents encoded at a time
+
+Sample = tuple[AnyArray, IntArray]  # tokens, offsets
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Makes vectors whose inner product estimates MaxSim."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def output_dim(self) -> int: ...
+    def encode_documents(self, tokens: Any, *, num_threads: int | None = None) -> FloatArray: ...
+    def encode_queries(self, tokens: Any, *, num_threads: int | None = None) -> FloatArray: ...
+
+
+def make_encoder(encoder: Any, dim: int, seed: int) -> Encoder:
+    """The encoder that is named or given."""
+    if isinstance(encoder, str):
+        if as_choice(encoder, "encoder", ("auto", "fde", "learned")) == "learned":
+            return LearnedEncoder(dim, seed=seed)
+        return FDEncoder(dim, seed=seed)
+    if not isinstance(encoder, Encoder):
+        raise InvalidTypeError(
+            f"encoder must be 'auto', 'fde', 'learned', or have dim, output_dim, encode_documents and "
+            f"encode_queries as FDEncoder has, got {encoder!r}"
+        )
+    if encoder.dim != dim:
+        raise ShapeError(f"encoder takes tokens of {encoder.dim} dims, the index has {dim}")
+    return encoder
+
+
+class FirstStage:
+    """What the first stage is made of."""
+
+    def __init__(
+        self, encoder: Encoder, codec: Any, kind: str, columns: Mapping[str, str] | None, seed: int
+    ) -> None:
+        if isinstance(codec, str):
+            as_choice(codec, "codec", ("auto",))
+        else:
+            check_codec(codec, encoder.output_dim)
+        self.encoder = encoder
+        self.kind = kind
+        self.columns = None if columns is None else dict(columns)
+        self._codec = codec
+        self._seed = seed
+
+    def waiting(self) -> FlatIndex:
+        """An index of empty vectors, for filters alone."""
+        return FlatIndex(1, metric="ip", columns=self.columns)
+
+    def fit(
+        self, sample: Sample, queries: Tokens | None, num_threads: int | None, progress: Progress
+    ) -> Index:
+        """Fit encoder and codec to documents, and return an empty index."""
+        encoder = self.encoder
+        asked = None if queries is None else (queries.flat, queries.offsets)
+        if isinstance(encoder, LearnedEncoder) and not encoder.is_trained:
+            encoder.fit(sample, queries=asked, num_threads=num_threads, progress=progress)
+        codec = self._codec
+        if isinstance(codec, str):
+            bits = _LEARNED_BITS if isinstance(encoder, LearnedEncoder) else 1.0
+            codec = RecurrentBinaryCodec(encoder.output_dim, bits=bits, seed=self._seed)
+        if isinstance(codec, Codec) and not codec.is_trained:
+            x = encoder.encode_documents(sample, num_threads=num_threads)
+            q = None if asked is None else encoder.encode_queries(asked, num_threads=num_threads)
+            codec.fit(x, queries=q, metric="ip", num_threads=num_threads)
+        vectors: Any = "float32" if codec is None else "none"
+        options: Any = {"metric": "ip", "codec": codec, "vectors": vectors, "columns": self.columns}
+        if self.kind == "hnsw":
+            return HNSWIndex(encoder.output_dim, seed=self._seed, **options)
+        return FlatIndex(encoder.output_dim, **options)
+
+    def parts(self, *, trained: bool) -> dict[str, Any]:
+        """What makes this anew; the codec only where the first stage does not hold it yet."""
+        out: dict[str, Any] = {"stage": self.kind, "seed": self._seed, "columns": json.dumps(self.columns)}
+        if isinstance(self.encoder, FDEncoder):
+            out["encoder"] = self.encoder._native
+        elif isinstance(self.encoder, LearnedEncoder):
+            out |= {f"{_LEARNED}{name}": value for name, value in self.encoder._parts().items()}
+        else:
+            raise UnsupportedError(
+                f"an encoder of type {type(self.encoder).__name__} cannot be saved; an FDEncoder or a "
+                "LearnedEncoder can"
+            )
+        if self._codec is None or isinstance(self._codec, str):
+            out["codec"] = self._codec or "none"
+        elif not trained and self._codec.is_trained:
+            out["codec"] = self._codec._trained()
+        else:
+            out["codec"] = "given"
+            out["recipe"] = self._codec._recipe()
+        return out
+
+    @classmethod
+    def from_parts(cls, parts: dict[str, Any]) -> FirstStage:
+        """Read what :meth:`parts` made."""
+        if "encoder" in parts:
+            encoder: Encoder = FDEncoder._from_native(parts["encoder"])
+        else:
+            size = len(_LEARNED)
+            encoder = LearnedEncoder._from_parts(
+                {name[size:]: value for name, value in parts.items() if name.startswith(_LEARNED)}
+            )
+        codec = parts["codec"]
+        if not isinstance(codec, str):
+            codec = wrap(codec)
+        elif codec == "none":
+            codec = None
+        elif codec == "given":
+            codec = from_recipe(encoder.output_dim, parts["recipe"]) if parts["recipe"] else None
+        return cls(encoder, codec, parts["stage"], json.loads(parts["columns"]), parts["seed"])
+
+
+def stage_of(native: _core.Index) -> Index:
+    """The first stage that a file holds."""
+    return (HNSWIndex if isinstance(native, _core.HNSWIndex) else FlatIndex)._from_native(native)
+
+
+def add_vectors(
+    stage: Index,
+    encoder: Encoder | None,
+    sets: Tokens,
+    numbers: IntArray,
+    num_threads: int | None,
+    report: Callable[[int, int], None] = lambda done, of: None,
+) -> None:
+    """Encode documents batch by batch, and add them; without an encoder, empty vectors."""
+    report(0, max(1, len(sets)))
+    for i in range(0, len(sets), _BATCH):
+        last = min(i + _BATCH, len(sets))
+        if encoder is None:
+            vectors = empty_vectors(last - i)
+        else:
+            vectors = encoder.encode_documents(part(sets, i, last), num_threads=num_threads)
+        stage.add(vectors, numbers[i:last], num_threads=num_threads)
+        report(last, len(sets))
+
+
+def empty_vectors(n: int) -> FloatArray:
+    """What stands for documents and queries while there is no encoder."""
+    return np.zeros((n, 1), np.float32)
+
+
+def fitting_sample(sets: list[Tokens]) -> Sample:
+    """Documents with tokens, evenly spaced, at most _SAMPLE of them."""
+    lengths = np.concatenate([np.diff(s.offsets) for s in sets])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    flat = np.concatenate([s.flat.astype(np.float32, copy=False) for s in sets]) if sets[1:] else sets[0].flat
+    full = np.flatnonzero(lengths)
+    chosen = pick(Tokens(flat, offsets, False), full[:: max(1, -(-len(full) // _SAMPLE))])
+    return chosen.flat, chosen.offsets
