@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from residua import _core
+from residua._candidates import Count, guessed_count
 from residua._index import Index
 from residua._tokens import Tokens, part, pick
 from residua._typing import AnyArray, FloatArray, IntArray, Progress
@@ -23,6 +24,7 @@ from residua.learned_encoder import LearnedEncoder
 
 _LEARNED_BITS = 4.0  # per dim of what a LearnedEncoder makes, which has few dims
 _LEARNED = "e_"  # before the names of the parts of a LearnedEncoder
+_LEARN_AT = 1000  # documents of a sample, for an encoder to be learned where none is asked for
 _SAMPLE = 4096  # documents that encoder and codecs are fitted to, at most
 _BATCH = 1024  # documents encoded at a time
 
@@ -41,12 +43,12 @@ class Encoder(Protocol):
     def encode_queries(self, tokens: Any, *, num_threads: int | None = None) -> FloatArray: ...
 
 
-def make_encoder(encoder: Any, dim: int, seed: int) -> Encoder:
-    """The encoder that is named or given."""
+def make_encoder(encoder: Any, dim: int, seed: int) -> Encoder | None:
+    """The encoder that is named or given; None for one that is chosen when there are documents."""
     if isinstance(encoder, str):
-        if as_choice(encoder, "encoder", ("auto", "fde", "learned")) == "learned":
-            return LearnedEncoder(dim, seed=seed)
-        return FDEncoder(dim, seed=seed)
+        if as_choice(encoder, "encoder", ("auto", "fde", "learned")) == "auto":
+            return None
+        return LearnedEncoder(dim, seed=seed) if encoder == "learned" else FDEncoder(dim, seed=seed)
     if not isinstance(encoder, Encoder):
         raise InvalidTypeError(
             f"encoder must be 'auto', 'fde', 'learned', or have dim, output_dim, encode_documents and "
@@ -61,12 +63,20 @@ class FirstStage:
     """What the first stage is made of."""
 
     def __init__(
-        self, encoder: Encoder, codec: Any, kind: str, columns: Mapping[str, str] | None, seed: int
+        self,
+        dim: int,
+        encoder: Encoder | None,
+        codec: Any,
+        kind: str,
+        columns: Mapping[str, str] | None,
+        seed: int,
     ) -> None:
         if isinstance(codec, str):
             as_choice(codec, "codec", ("auto",))
-        else:
+        elif codec is not None:
+            encoder = encoder or FDEncoder(dim, seed=seed)
             check_codec(codec, encoder.output_dim)
+        self.dim = dim
         self.encoder = encoder
         self.kind = kind
         self.columns = None if columns is None else dict(columns)
@@ -78,31 +88,46 @@ class FirstStage:
         return FlatIndex(1, metric="ip", columns=self.columns)
 
     def fit(
-        self, sample: Sample, queries: Tokens | None, num_threads: int | None, progress: Progress
-    ) -> Index:
-        """Fit encoder and codec to documents, and return an empty index."""
+        self, sample: Sample, asked: Sample | None, num_threads: int | None, progress: Progress
+    ) -> tuple[Encoder, Index, Count]:
+        """Fit encoder and codec to documents; return them, the codec in an empty index."""
         encoder = self.encoder
-        asked = None if queries is None else (queries.flat, queries.offsets)
+        if encoder is None:
+            many = len(sample[1]) > _LEARN_AT
+            encoder = (
+                LearnedEncoder(self.dim, seed=self._seed) if many else FDEncoder(self.dim, seed=self._seed)
+            )
         if isinstance(encoder, LearnedEncoder) and not encoder.is_trained:
             encoder.fit(sample, queries=asked, num_threads=num_threads, progress=progress)
         codec = self._codec
         if isinstance(codec, str):
             bits = _LEARNED_BITS if isinstance(encoder, LearnedEncoder) else 1.0
             codec = RecurrentBinaryCodec(encoder.output_dim, bits=bits, seed=self._seed)
+        x = encoder.encode_documents(sample, num_threads=num_threads)
         if isinstance(codec, Codec) and not codec.is_trained:
-            x = encoder.encode_documents(sample, num_threads=num_threads)
             q = None if asked is None else encoder.encode_queries(asked, num_threads=num_threads)
             codec.fit(x, queries=q, metric="ip", num_threads=num_threads)
+
+        def score(some: Sample) -> FloatArray:
+            q = encoder.encode_queries(some, num_threads=num_threads)
+            if codec is None:
+                return q @ x.T
+            return codec.scores(q, codec.encode(x, num_threads=num_threads), num_threads=num_threads)
+
+        count = guessed_count(sample, asked, score, num_threads)
         vectors: Any = "float32" if codec is None else "none"
         options: Any = {"metric": "ip", "codec": codec, "vectors": vectors, "columns": self.columns}
         if self.kind == "hnsw":
-            return HNSWIndex(encoder.output_dim, seed=self._seed, **options)
-        return FlatIndex(encoder.output_dim, **options)
+            return encoder, HNSWIndex(encoder.output_dim, seed=self._seed, **options), count
+        return encoder, FlatIndex(encoder.output_dim, **options), count
 
     def parts(self, *, trained: bool) -> dict[str, Any]:
         """What makes this anew; the codec only where the first stage does not hold it yet."""
         out: dict[str, Any] = {"stage": self.kind, "seed": self._seed, "columns": json.dumps(self.columns)}
-        if isinstance(self.encoder, FDEncoder):
+        out["dim"] = self.dim
+        if self.encoder is None:
+            pass
+        elif isinstance(self.encoder, FDEncoder):
             out["encoder"] = self.encoder._native
         elif isinstance(self.encoder, LearnedEncoder):
             out |= {f"{_LEARNED}{name}": value for name, value in self.encoder._parts().items()}
@@ -123,10 +148,11 @@ class FirstStage:
     @classmethod
     def from_parts(cls, parts: dict[str, Any]) -> FirstStage:
         """Read what :meth:`parts` made."""
+        encoder: Encoder | None = None
+        size = len(_LEARNED)
         if "encoder" in parts:
-            encoder: Encoder = FDEncoder._from_native(parts["encoder"])
-        else:
-            size = len(_LEARNED)
+            encoder = FDEncoder._from_native(parts["encoder"])
+        elif f"{_LEARNED}dim" in parts:
             encoder = LearnedEncoder._from_parts(
                 {name[size:]: value for name, value in parts.items() if name.startswith(_LEARNED)}
             )
@@ -135,9 +161,9 @@ class FirstStage:
             codec = wrap(codec)
         elif codec == "none":
             codec = None
-        elif codec == "given":
+        elif codec == "given" and encoder is not None:
             codec = from_recipe(encoder.output_dim, parts["recipe"]) if parts["recipe"] else None
-        return cls(encoder, codec, parts["stage"], json.loads(parts["columns"]), parts["seed"])
+        return cls(parts["dim"], encoder, codec, parts["stage"], json.loads(parts["columns"]), parts["seed"])
 
 
 def stage_of(native: _core.Index) -> Index:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from residua._candidates import Count
 from residua._columns import as_cells
 from residua._document_ids import DocumentIds
 from residua._first_stage import (
@@ -46,7 +47,7 @@ class TokenDocuments:
         self._token_codec = token_codec
         self._ids = DocumentIds()
         self._changes = Lock()
-        self._candidates: tuple[int, int] | None = None  # for a k, as tune() chose
+        self._count = Count(10, 10, 0)
         form = "float32" if token_codec.startswith("rb") else token_codec
         self._state = State(None, plan.waiting(), TokenStore(_no_tokens(dim), form))
 
@@ -56,8 +57,8 @@ class TokenDocuments:
         return self._dim
 
     @property
-    def encoder(self) -> Encoder:
-        """The encoder of the first stage."""
+    def encoder(self) -> Encoder | None:
+        """The encoder of the first stage; None until it is chosen."""
         return self._plan.encoder
 
     @property
@@ -278,16 +279,19 @@ class TokenDocuments:
         kept = [before.store.get(i) for i in range(len(before.store))]
         here = as_tokens(kept, self._dim, "tokens", "document") if kept else None
         sample = fitting_sample([sets] if here is None else [here, sets])
-        stage = self._plan.fit(sample, queries, threads, progress)
+        asked = None if queries is None else (queries.flat, queries.offsets)
+        encoder, stage, count = self._plan.fit(sample, asked, threads, progress)
         store = before.store
         if self._token_codec.startswith("rb"):
-            fitted: Any = TokenStore(sample, self._token_codec, num_threads=threads).codec
+            fitted: Any = TokenStore(sample, self._token_codec, queries=asked, num_threads=threads).codec
             store = TokenStore((here.flat, here.offsets) if here else _no_tokens(self._dim), fitted)
         if here is not None:
-            add_vectors(stage, self.encoder, pick(here, live), live, threads)
+            add_vectors(stage, encoder, pick(here, live), live, threads)
             if self._plan.columns:
                 stage.set_columns(live, before.stage.columns(live))
-        self._state = State(self.encoder, stage, store)
+        self._plan.encoder = encoder
+        self._count = count
+        self._state = State(encoder, stage, store)
 
     def _drop(self, numbers: list[int]) -> None:
         self._state.stage.remove(numbers)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from residua import _core
-from residua._candidates import Candidates, tune_candidates, usual_candidates
+from residua._candidates import Candidates, Count, tune_candidates
 from residua._columns import as_fields
 from residua._document_ids import DocumentIds
 from residua._filters import as_filter, split_filters
@@ -49,11 +49,12 @@ class MultiVectorIndex(TokenDocuments):
     dim
         Dims of the tokens.
     encoder
-        ``"auto"`` and ``"fde"`` take an :class:`FDEncoder` of 10,240 dims, ``"learned"`` a
-        :class:`LearnedEncoder`, fitted on the documents; or an encoder of ``dim`` dims.
+        ``"fde"`` takes an :class:`FDEncoder` of 10,240 dims, ``"learned"`` a :class:`LearnedEncoder` of 1,024,
+        fitted on the documents; ``"auto"`` the latter where it is fitted on 1,000 documents or more, else the
+        former. Or an encoder of ``dim`` dims.
     codec
-        Of the first stage: ``"auto"`` takes recurrent codes of 1 bit per dim for an FDE and about 1,280 bytes
-        at most for a learned one, None float32 vectors; or a codec of ``encoder.output_dim`` dims.
+        Of the first stage: ``"auto"`` takes recurrent codes, of 4 bits per dim for a learned encoder and 1 bit
+        for others; None float32 vectors; or a codec of ``encoder.output_dim`` dims.
     index
         Of the first stage: ``"flat"`` scans all codes, ``"hnsw"`` walks a graph, ``"auto"`` is flat.
     token_codec
@@ -101,7 +102,7 @@ class MultiVectorIndex(TokenDocuments):
         seed = as_seed(seed)
         made = make_encoder(encoder, dim, seed)
         kind = "hnsw" if index == "hnsw" else "flat"
-        self._start(dim, FirstStage(made, codec, kind, columns, seed), token_codec)
+        self._start(dim, FirstStage(dim, made, codec, kind, columns, seed), token_codec)
 
     @property
     def plan(self) -> str:
@@ -110,7 +111,7 @@ class MultiVectorIndex(TokenDocuments):
         if not self.is_trained:
             return f"exact MaxSim over all documents (until {_FIT_AT} documents or train())"
         return (
-            f"{usual_candidates(10, n, self._candidates)} candidates for k=10 of {self._state.stage.plan}, "
+            f"{self._count.for_search(10, n)} candidates for k=10 of {self._state.stage.plan}, "
             f"then MaxSim over {self._token_codec} tokens"
         )
 
@@ -138,7 +139,8 @@ class MultiVectorIndex(TokenDocuments):
             How many, 1 … 2**31 - 1.
         candidates
             How many documents of the first stage are ranked by their tokens; at least k are. None takes what
-            :meth:`tune` chose, else a number that grows with k and the documents. Or ids of documents that
+            :meth:`tune` chose, else what a trial at the time of the training found to hold 95 % of the ten best;
+            both grow with k and the documents. Or ids of documents that
             something else found, which replace the first stage: one array for all queries, or a list (or
             rows of an array) with one per query.
         filter
@@ -179,7 +181,7 @@ class MultiVectorIndex(TokenDocuments):
                 raise InvalidTypeError("candidates=ids replace the first stage: leave filter and rerank out")
             chosen = Candidates.given(candidates, self._ids, len(q))
             return self._rank(state, q, k, chosen, tau, threads, {"plan": "given candidates, then maxsim"})
-        count = usual_candidates(k, len(self), self._candidates)
+        count = self._count.for_search(k, len(self))
         if candidates is not None:
             count = max(k, as_int(candidates, "candidates", 1, 2**31 - 1))
         count = min(count, max(1, len(self)))
@@ -242,7 +244,7 @@ class MultiVectorIndex(TokenDocuments):
             )
         q = as_queries(q_tokens, self._dim, mask)
         result = tune_candidates(self.search, q, len(self), k, target_recall, seed, num_threads)
-        self._candidates = (result.k, result.params["candidates"])
+        self._count = Count(result.k, result.params["candidates"], len(self))
         return result
 
     def save(self, path: Any) -> None:
@@ -268,9 +270,8 @@ class MultiVectorIndex(TokenDocuments):
                 "first_stage": state.stage._native,
                 "tokens": state.store._native,
                 "ids": self._ids.to_bytes(),
+                "count": np.array(self._count, np.int64),
             }
-            if self._candidates is not None:
-                parts |= {"tuned_k": self._candidates[0], "tuned_candidates": self._candidates[1]}
             _core.save_nested(as_path(path), self._KIND, parts)
 
     @classmethod
@@ -281,13 +282,12 @@ class MultiVectorIndex(TokenDocuments):
             stage, store = stage_of(parts["first_stage"]), TokenStore._from_native(parts["tokens"])
             index._start(store.dim, plan, parts["token_codec"])
             index._ids = DocumentIds.from_bytes(parts["ids"])
-            if "tuned_k" in parts:
-                index._candidates = (int(parts["tuned_k"]), int(parts["tuned_candidates"]))
+            index._count = Count(*(max(1, int(i)) for i in parts["count"]))
             index._state = State(plan.encoder if parts["trained"] else None, stage, store)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptFileError(f"a MultiVectorIndex cannot be made of the file: {error!r}") from error
         n = index._ids.next_number
-        if len(store) != n or len(stage) != len(index._ids) or plan.encoder.dim != store.dim:
+        if len(store) != n or len(stage) != len(index._ids) or plan.dim != store.dim:
             raise CorruptFileError(
                 f"the parts of a MultiVectorIndex do not fit together: "
                 f"{len(store)} token sets, "

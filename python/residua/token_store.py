@@ -41,6 +41,9 @@ class TokenStore(Saved):
         yet; or ``"float32"``, ``"float16"`` or ``"int8"``, the last with one scale per token.
     mask
         ``(n, t)`` bool or 0 and 1: which tokens of a padded array count.
+    queries
+        A sample of queries in the same forms, for the fit of a codec: much better ranks where tokens of
+        queries are unlike those of documents. None: they may be anything.
     num_threads
         At least 1; None uses the CPUs that the process may use. What is kept does not depend on it.
 
@@ -63,6 +66,7 @@ class TokenStore(Saved):
         codec: str | RecurrentBinaryCodec = "rb4",
         *,
         mask: ArrayLike | None = None,
+        queries: Any = None,
         num_threads: int | None = None,
     ) -> None:
         threads = as_threads(num_threads)
@@ -82,7 +86,10 @@ class TokenStore(Saved):
             self._native = _core.TokenStore.of_floats(codec, sets.flat.shape[1])
             self._codec = codec
         else:
-            fitted = _fitted(codec, sets.flat, num_threads)
+            asked = (
+                None if queries is None else as_tokens(queries, sets.flat.shape[1], "queries", "query").flat
+            )
+            fitted = _fitted(codec, sets.flat, asked, num_threads)
             self._native = _core.TokenStore(fitted._trained())
             self._codec = fitted
         self._native.add(sets.flat, sets.offsets, threads)
@@ -193,16 +200,19 @@ class TokenStore(Saved):
 
 
 def _fitted(
-    codec: str | RecurrentBinaryCodec, flat: AnyArray, num_threads: int | None
+    codec: str | RecurrentBinaryCodec, flat: AnyArray, asked: AnyArray | None, num_threads: int | None
 ) -> RecurrentBinaryCodec:
     """Return a codec that is fitted for inner products, on the tokens where it was not before."""
     if isinstance(codec, str):
-        codec = RecurrentBinaryCodec(max(1, flat.shape[1]), bits=_BITS[codec])
+        aware = asked is not None  # tokens of documents do not stand for those of queries
+        codec = RecurrentBinaryCodec(max(1, flat.shape[1]), bits=_BITS[codec], query_aware=aware)
     if not codec.is_trained:
         if len(flat) == 0:
             raise InvalidValueError("tokens: expected at least 1 token to fit the codec on, got 0")
         step = -(-len(flat) // _FIT_TOKENS)
-        codec.fit(flat[::step].astype(np.float32, copy=False), metric="ip", num_threads=num_threads)
+        x = flat[::step].astype(np.float32, copy=False)
+        q = None if asked is None else asked.astype(np.float32, copy=False)
+        codec.fit(x, queries=q, metric="ip", num_threads=num_threads)
     elif codec.metric != "ip":
         raise InvalidValueError(f"codec is fitted for metric {codec.metric!r}, MaxSim needs 'ip'")
     return codec
