@@ -62,6 +62,7 @@ private:
                             constants_.data(), num_threads);
         const float top = *std::max_element(codec.tops().begin(), codec.tops().end());
         const auto limit = static_cast<float>(kernel::token_weight_max(static_cast<int>(top)));
+        joined_ = kernel::joined_cells(static_cast<int>(top));
         weights_.resize(n * rows);
         queries_.resize(n);
         for (std::size_t i = 0; i < n; ++i) {
@@ -102,7 +103,7 @@ private:
             kernels.floats.f16_to_f32(half, scale, kBlockRows);
             std::fill(add + present, add + kBlockRows, kWorstScore);  // their scale is zero
             kernels.planes.expand(layout_, block, s.cells.data());
-            kernels.tokens.best(s.cells.data(), n_cells, scale, add, queries_.data(), queries_.size(),
+            kernels.tokens.best(s.cells.data(), n_cells, joined_, scale, add, queries_.data(), queries_.size(),
                                 static_cast<std::uint32_t>(b), s.best.data(), where ? s.blocks.data() : nullptr);
         }
     }
@@ -127,6 +128,7 @@ private:
 
     const kernel::PlaneLayout& layout_;
     CodeBlocks blocks_;
+    std::size_t joined_ = 1;
     AlignedVector<std::int8_t> weights_;
     std::vector<kernel::TokenQuery> queries_;
     std::vector<float> constants_;

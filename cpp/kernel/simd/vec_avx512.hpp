@@ -364,6 +364,13 @@ inline Bytes spread_cell(const std::int8_t* w) {
 inline CellSums add_cells(CellSums sum, Bytes codes, Bytes weights) {
     return {_mm512_dpbusd_epi32(sum.v, codes, weights)};
 }
+// Four products are summed in one instruction; there are no sums of pairs to join.
+using PairSums = CellSums;
+inline constexpr bool kJoinsCells = false;
+inline constexpr std::size_t kPairTile = kCellTile;
+inline PairSums pair_cells(Bytes codes, Bytes weights) { return add_cells(zero_sums(), codes, weights); }
+inline PairSums add_pair_cells(PairSums sum, Bytes codes, Bytes weights) { return add_cells(sum, codes, weights); }
+inline CellSums widen_pairs(CellSums sum, PairSums x) { return {_mm512_add_epi32(sum.v, x.v)}; }
 // The same for two cells of codes up to 15.
 inline CellSums add_nibble_cells(CellSums sum, Bytes low, Bytes low_weights, Bytes high, Bytes high_weights) {
     return {_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum.v, low, low_weights), high, high_weights)};
