@@ -62,10 +62,8 @@ void best_tiles(const std::uint8_t* cells, std::size_t n_cells, const float* sca
         best_tile<NQ, J>(cells, n_cells, scale, add, queries, number, best, at);
         at = at == nullptr ? nullptr : at + NQ * kByteRows;
     }
-    for (; nq > 0; --nq, ++queries, best += kByteRows) {
-        best_tile<1, J>(cells, n_cells, scale, add, queries, number, best, at);
-        at = at == nullptr ? nullptr : at + kByteRows;
-    }
+    // What is left, in halves: the sums of one query wait for each other.
+    if constexpr (NQ > 1) best_tiles<NQ / 2, J>(cells, n_cells, scale, add, queries, nq, number, best, at);
 }
 
 inline void best_simd(const std::uint8_t* cells, std::size_t n_cells, std::size_t joined, const float* scale,
