@@ -371,11 +371,8 @@ void RecurrentCodec::weigh(ConstMatrix queries, int num_threads, Take take) cons
     });
 }
 
-void RecurrentCodec::query_weights(ConstMatrix queries, float* weights, float* constants, int num_threads) const {
-    weigh(queries, num_threads, [&](std::size_t i, std::span<const float> w, float constant) {
-        std::copy(w.begin(), w.end(), weights + i * rows());
-        constants[i] = constant;
-    });
+void RecurrentCodec::query_weights(ConstMatrix queries, int num_threads, const TakeWeights& take) const {
+    weigh(queries, num_threads, take);
 }
 
 std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, WeightBits weight_bits, int num_threads) const {

@@ -17,7 +17,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "codec/block_map.hpp"
@@ -90,9 +92,10 @@ public:
     const kernel::PlaneLayout& layout() const { return layout_; }
     // The largest level of every row of the map.
     const std::vector<float>& tops() const { return tops_; }
-    // One weight per row of the map and query: a code with levels u, scale f and `add` scores
-    // f * (sum of weight * (u - top / 2)) + add + constant.
-    void query_weights(ConstMatrix queries, float* weights, float* constants, int num_threads) const;
+    // take(i, weights, constant) for every query, from several threads. A code with levels u, scale f and `add`
+    // scores f * (sum of weight * (u - top / 2)) + add + constant, with one weight per row of the map.
+    using TakeWeights = std::function<void(std::size_t, std::span<const float>, float)>;
+    void query_weights(ConstMatrix queries, int num_threads, const TakeWeights& take) const;
     // The same codec with another number of candidates per result, at least 1.
     std::shared_ptr<const Codec> with_expansion(float expansion) const;
 

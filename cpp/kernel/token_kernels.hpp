@@ -23,6 +23,15 @@ namespace residua::kernel {
 
 constexpr int token_weight_max(int largest_byte) { return largest_byte <= 127 ? 127 : 64; }
 
+// Cells whose pairs of products fit 16 bits together: what a kernel may add before it widens. A power of 2, at most 8.
+constexpr std::size_t joined_cells(int largest_byte) {
+    std::size_t joined = 1;
+    while (joined < 8 && 4 * static_cast<int>(joined) * largest_byte * token_weight_max(largest_byte) <= 32'767) {
+        joined *= 2;
+    }
+    return joined;
+}
+
 struct TokenQuery {
     const std::int8_t* weights;
     float unit;
@@ -37,10 +46,14 @@ struct TokenKernels {
     float (*best_rows)(const float* rows, std::size_t stride, std::size_t n, const float* panels,
                        std::size_t n_panels, std::size_t d, float number, float* best, float* at);
 
-    // One block, any number of query tokens. best[i * kByteRows + r] becomes the larger of itself and the score of
+    // One block, any number of query tokens; joined is that of joined_cells() or less. best[i * kByteRows + r] becomes the larger of itself and the score of
     // token r, which must not be NaN; where the score is larger, at[i * kByteRows + r] = number, unless at is null.
-    void (*best)(const std::uint8_t* cells, std::size_t n_cells, const float* scale, const float* add,
-                 const TokenQuery* queries, std::size_t nq, std::uint32_t number, float* best, std::uint32_t* at);
+    void (*best)(const std::uint8_t* cells, std::size_t n_cells, std::size_t joined, const float* scale,
+                 const float* add, const TokenQuery* queries, std::size_t nq, std::uint32_t number, float* best,
+                 std::uint32_t* at);
+
+    // out[r * d + i] = scale[r] * rows[r * d + i] for n rows; scale == nullptr: 1.
+    void (*widen_i8)(const std::int8_t* rows, const float* scale, std::size_t n, std::size_t d, float* out);
 };
 
 }  // namespace residua::kernel

@@ -54,29 +54,36 @@ public:
     }
 
 private:
+    // The planes of a block are streams too short for the hardware to follow.
+    void prefetch_block(const std::uint8_t* block) const {
+        if (block >= blocks_.end) return;
+        for (std::size_t i = 0; i < blocks_.bytes; i += kCacheLine) prefetch_line(block + i);
+    }
+
+    // Weights become int8, so that a pair of products fits 16 bits.
     void round_weights(const codec::RecurrentCodec& codec, const TokenSets& queries, int num_threads) {
         const std::size_t n = queries.total(), rows = codec.tops().size();
-        std::vector<float> weights(n * rows);
-        constants_.resize(n);
-        codec.query_weights({static_cast<const float*>(queries.data), n, queries.dim}, weights.data(),
-                            constants_.data(), num_threads);
-        const float top = *std::max_element(codec.tops().begin(), codec.tops().end());
-        const auto limit = static_cast<float>(kernel::token_weight_max(static_cast<int>(top)));
+        const int top = static_cast<int>(*std::max_element(codec.tops().begin(), codec.tops().end()));
+        const auto limit = static_cast<float>(kernel::token_weight_max(top));
+        joined_ = kernel::joined_cells(top);
         weights_.resize(n * rows);
         queries_.resize(n);
-        for (std::size_t i = 0; i < n; ++i) {
-            const float* w = weights.data() + i * rows;
+        constants_.resize(n);
+        const auto take = [&](std::size_t i, std::span<const float> w, float constant) {
             float largest = 0;
-            for (std::size_t j = 0; j < rows; ++j) largest = std::max(largest, std::abs(w[j]));
+            for (const float x : w) largest = std::max(largest, std::abs(x));
             const float unit = largest > 0 ? largest / limit : 1.0f;
+            std::int8_t* out = weights_.data() + i * rows;
             double offset = 0;
             for (std::size_t j = 0; j < rows; ++j) {
                 const float rounded = std::nearbyint(w[j] / unit);
-                weights_[i * rows + j] = static_cast<std::int8_t>(rounded);
+                out[j] = static_cast<std::int8_t>(rounded);
                 offset -= static_cast<double>(rounded) * static_cast<double>(codec.tops()[j]) / 2;
             }
-            queries_[i] = {weights_.data() + i * rows, unit, static_cast<float>(offset * static_cast<double>(unit))};
-        }
+            queries_[i] = {out, unit, static_cast<float>(offset * static_cast<double>(unit))};
+            constants_[i] = constant;
+        };
+        codec.query_weights({static_cast<const float*>(queries.data), n, queries.dim}, num_threads, take);
     }
 
     // The best of the rows of all blocks, lane by lane; and their blocks.
@@ -89,11 +96,7 @@ private:
         if (where) s.blocks.assign(lanes, 0);
         const std::uint8_t* block = blocks_.data + blocks_.first[document] * blocks_.bytes;
         for (std::size_t b = 0; b < blocks_of(count); ++b, block += blocks_.bytes) {
-            // The planes of a block are streams too short for the hardware to follow.
-            const std::uint8_t* ahead = block + kAheadBlocks * blocks_.bytes;
-            if (ahead < blocks_.end) {
-                for (std::size_t i = 0; i < blocks_.bytes; i += kCacheLine) prefetch_line(ahead + i);
-            }
+            prefetch_block(block + kAheadBlocks * blocks_.bytes);
             const std::size_t present = std::min(kBlockRows, count - b * kBlockRows);
             float add[kBlockRows], scale[kBlockRows];
             std::uint16_t half[kBlockRows];
@@ -102,7 +105,7 @@ private:
             kernels.floats.f16_to_f32(half, scale, kBlockRows);
             std::fill(add + present, add + kBlockRows, kWorstScore);  // their scale is zero
             kernels.planes.expand(layout_, block, s.cells.data());
-            kernels.tokens.best(s.cells.data(), n_cells, scale, add, queries_.data(), queries_.size(),
+            kernels.tokens.best(s.cells.data(), n_cells, joined_, scale, add, queries_.data(), queries_.size(),
                                 static_cast<std::uint32_t>(b), s.best.data(), where ? s.blocks.data() : nullptr);
         }
     }
@@ -127,6 +130,7 @@ private:
 
     const kernel::PlaneLayout& layout_;
     CodeBlocks blocks_;
+    std::size_t joined_ = 1;
     AlignedVector<std::int8_t> weights_;
     std::vector<kernel::TokenQuery> queries_;
     std::vector<float> constants_;

@@ -14,8 +14,10 @@ const float* as_floats(const TokenSets& sets, std::size_t first, std::size_t n, 
     if (sets.type == TokenType::f16) {
         kernel::active().floats.f16_to_f32(static_cast<const std::uint16_t*>(sets.data) + at, buffer.data(), values);
     } else if (sets.type == TokenType::i8) {
-        const auto* x = static_cast<const std::int8_t*>(sets.data) + at;
-        for (std::size_t i = 0; i < values; ++i) buffer[i] = static_cast<float>(x[i]);
+        kernel::active().tokens.widen_i8(static_cast<const std::int8_t*>(sets.data) + at,
+                                         sets.scale == nullptr ? nullptr : sets.scale + first, n, sets.dim,
+                                         buffer.data());
+        return buffer.data();
     } else {
         std::copy_n(static_cast<const float*>(sets.data) + at, values, buffer.data());
     }

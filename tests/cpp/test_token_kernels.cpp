@@ -27,11 +27,11 @@ struct Lanes {
 
 // Two blocks, one after the other, for nq queries.
 Lanes two_blocks(const TokenKernels& kernels, const std::uint8_t* cells, std::size_t n_cells,
-                 const std::vector<float>& scale, const std::vector<float>& add, const std::vector<TokenQuery>& queries,
-                 bool where) {
+                 std::size_t joined, const std::vector<float>& scale, const std::vector<float>& add,
+                 const std::vector<TokenQuery>& queries, bool where) {
     Lanes lanes(queries.size() * kByteRows);
     for (std::uint32_t b = 0; b < 2; ++b) {
-        kernels.best(cells + b * n_cells * kCellBytes * kByteRows, n_cells, scale.data() + b * kByteRows,
+        kernels.best(cells + b * n_cells * kCellBytes * kByteRows, n_cells, joined, scale.data() + b * kByteRows,
                      add.data() + b * kByteRows, queries.data(), queries.size(), b, lanes.best.data(),
                      where ? lanes.at.data() : nullptr);
     }
@@ -43,7 +43,7 @@ Lanes two_blocks(const TokenKernels& kernels, const std::uint8_t* cells, std::si
 TEST_CASE("tokens: best of codes agrees bit for bit on all tables") {
     Guarded end;
     for (const std::size_t n_cells : {1u, 7u, 8u, 32u, 96u}) {
-        for (const int largest : {1, 15, 127, 255}) {
+        for (const int largest : {1, 15, 31, 63, 127, 255}) {
             std::vector<std::uint8_t> codes = bytes<std::uint8_t>(2 * n_cells * kCellBytes * kByteRows);
             for (auto& c : codes) c = static_cast<std::uint8_t>(c % (largest + 1));
             std::fill(codes.begin(), codes.begin() + 200 % codes.size(), static_cast<std::uint8_t>(largest));
@@ -52,6 +52,8 @@ TEST_CASE("tokens: best of codes agrees bit for bit on all tables") {
             std::vector<float> add = normals(2 * kByteRows);
             add[kByteRows + 5] = kLeast;  // a missing token
             const int limit = token_weight_max(largest);
+            const std::size_t joined = joined_cells(largest);
+            CHECK(2 * static_cast<int>(joined) * largest * limit <= 32'767);
             for (const std::size_t nq : {1u, 3u, 4u, 8u, 9u, 17u}) {
                 std::vector<std::int8_t> weights = bytes<std::int8_t>(nq * n_cells * kCellBytes);
                 for (auto& w : weights) w = static_cast<std::int8_t>(std::clamp<int>(w, -limit, limit));
@@ -60,13 +62,13 @@ TEST_CASE("tokens: best of codes agrees bit for bit on all tables") {
                 for (std::size_t i = 0; i < nq; ++i) {
                     queries[i] = {weights.data() + i * n_cells * kCellBytes, 0.01f * normals(1)[0], normals(1)[0]};
                 }
-                const Lanes expected = two_blocks(by_name("scalar").tokens, cells, n_cells, scale, add, queries, true);
+                const Lanes expected = two_blocks(by_name("scalar").tokens, cells, n_cells, joined, scale, add, queries, true);
                 for (const KernelTable* table : available()) {
                     CAPTURE(table->name);
-                    const Lanes found = two_blocks(table->tokens, cells, n_cells, scale, add, queries, true);
+                    const Lanes found = two_blocks(table->tokens, cells, n_cells, joined, scale, add, queries, true);
                     CHECK(found.best == expected.best);
                     CHECK(found.at == expected.at);
-                    CHECK(two_blocks(table->tokens, cells, n_cells, scale, add, queries, false).best == expected.best);
+                    CHECK(two_blocks(table->tokens, cells, n_cells, 1, scale, add, queries, false).best == expected.best);
                 }
             }
         }
@@ -120,6 +122,26 @@ TEST_CASE("tokens: best of float rows") {
                         CHECK(std::isnan(run(broken.data(), b, nullptr)));
                     }
                 }
+            }
+        }
+    }
+}
+
+TEST_CASE("tokens: int8 rows as floats") {
+    Guarded end;
+    for (const std::size_t d : {1u, 7u, 8u, 16u, 17u, 130u}) {
+        const std::vector<std::int8_t> values = bytes<std::int8_t>(3 * d);
+        const std::int8_t* rows = end.place(values);
+        const std::vector<float> scale = normals(3);
+        for (const KernelTable* table : available()) {
+            CAPTURE(table->name);
+            std::vector<float> scaled(3 * d + 1, 77.0f), plain(3 * d);
+            table->tokens.widen_i8(rows, scale.data(), 3, d, scaled.data());
+            table->tokens.widen_i8(rows, nullptr, 3, d, plain.data());
+            CHECK(scaled.back() == 77.0f);
+            for (std::size_t i = 0; i < 3 * d; ++i) {
+                CHECK(plain[i] == static_cast<float>(values[i]));
+                CHECK(scaled[i] == scale[i / d] * static_cast<float>(values[i]));
             }
         }
     }

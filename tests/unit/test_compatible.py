@@ -141,7 +141,9 @@ def test_an_index_takes_both_models_and_refuses_others(
         queries.add(rz.FlatIndex(DIM), x[:5])
     with pytest.raises(rz.errors.UnsupportedError, match="cannot be the codec of an index"):
         rz.FlatIndex(DIM, codec=queries)
-    with pytest.raises(rz.errors.UnsupportedError, match="cannot be the codec of an index or a table"):
+    with pytest.raises(
+        rz.errors.UnsupportedError, match="cannot be the codec of an index, a table or a token store"
+    ):
         rz.EmbeddingTable(x, queries)
     with pytest.raises(TypeError, match="must be an index"):
         queries.search(x, asked)  # type: ignore[arg-type]

@@ -285,3 +285,15 @@ def test_query_maps_are_refused() -> None:
     upgraded = rz.CompatibleCodec(codec, np.eye(DIM, dtype=np.float32), np.zeros(DIM, np.float32))
     with pytest.raises(errors.UnsupportedError, match="an index, a table or a token store"):
         rz.TokenStore([tokens], upgraded)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_document_of_20000_tokens(form: str, documents: list[Floats]) -> None:
+    rng = np.random.default_rng(4)
+    long = np.float32(0.1) * unit(rng, 20_000)
+    long[17_777] = documents[0][3]
+    store = rz.TokenStore([documents[0][:2], long], form)
+    scores, tokens = rz.maxsim_tokens(documents[0][3:4], store)
+    assert tokens[1].tolist() == [17_777]
+    np.testing.assert_allclose(scores[1], [1.0], atol=0.05)
+    assert store.get(1).shape == (20_000, DIM)

@@ -9,7 +9,8 @@
 namespace residua::kernel {
 namespace {
 
-template <std::size_t NQ>
+// Pairs of products of J cells are added as 16 bits before they are widened.
+template <std::size_t NQ, std::size_t J>
 void best_tile(const std::uint8_t* cells, std::size_t n_cells, const float* scale, const float* add,
                const TokenQuery* queries, std::uint32_t number, float* best, std::uint32_t* at) {
     std::int32_t sums[NQ][kByteRows];
@@ -19,7 +20,24 @@ void best_tile(const std::uint8_t* cells, std::size_t n_cells, const float* scal
             for (CellSums& s : of_query) s = zero_sums();
         }
         const std::uint8_t* x = cells + first * kCellBytes;
-        for (std::size_t c = 0; c < n_cells; ++c, x += kCellRowBytes) {
+        std::size_t c = 0;
+        for (; J > 1 && c + J <= n_cells; c += J) {
+            PairSums pairs[NQ][kCellVecs];
+            for (std::size_t j = 0; j < J; ++j, x += kCellRowBytes) {
+                Bytes codes[kCellVecs];
+                for (std::size_t v = 0; v < kCellVecs; ++v) codes[v] = load_bytes(x + v * kCellVecBytes);
+                for (std::size_t i = 0; i < NQ; ++i) {
+                    const Bytes w = spread_cell(queries[i].weights + (c + j) * kCellBytes);
+                    for (std::size_t v = 0; v < kCellVecs; ++v) {
+                        pairs[i][v] = j == 0 ? pair_cells(codes[v], w) : add_pair_cells(pairs[i][v], codes[v], w);
+                    }
+                }
+            }
+            for (std::size_t i = 0; i < NQ; ++i) {
+                for (std::size_t v = 0; v < kCellVecs; ++v) sum[i][v] = widen_pairs(sum[i][v], pairs[i][v]);
+            }
+        }
+        for (; c < n_cells; ++c, x += kCellRowBytes) {
             Bytes codes[kCellVecs];
             for (std::size_t v = 0; v < kCellVecs; ++v) codes[v] = load_bytes(x + v * kCellVecBytes);
             for (std::size_t i = 0; i < NQ; ++i) {
@@ -37,19 +55,38 @@ void best_tile(const std::uint8_t* cells, std::size_t n_cells, const float* scal
     }
 }
 
-inline void best_simd(const std::uint8_t* cells, std::size_t n_cells, const float* scale, const float* add,
-                      const TokenQuery* queries, std::size_t nq, std::uint32_t number, float* best,
-                      std::uint32_t* at) {
-    while (nq >= kCellTile) {
-        best_tile<kCellTile>(cells, n_cells, scale, add, queries, number, best, at);
-        queries += kCellTile;
-        nq -= kCellTile;
-        best += kCellTile * kByteRows;
-        at = at == nullptr ? nullptr : at + kCellTile * kByteRows;
+template <std::size_t NQ, std::size_t J>
+void best_tiles(const std::uint8_t* cells, std::size_t n_cells, const float* scale, const float* add,
+                const TokenQuery* queries, std::size_t nq, std::uint32_t number, float* best, std::uint32_t* at) {
+    for (; nq >= NQ; nq -= NQ, queries += NQ, best += NQ * kByteRows) {
+        best_tile<NQ, J>(cells, n_cells, scale, add, queries, number, best, at);
+        at = at == nullptr ? nullptr : at + NQ * kByteRows;
     }
-    for (; nq > 0; --nq, ++queries, best += kByteRows) {
-        best_tile<1>(cells, n_cells, scale, add, queries, number, best, at);
-        at = at == nullptr ? nullptr : at + kByteRows;
+    // What is left, in halves: the sums of one query wait for each other.
+    if constexpr (NQ > 1) best_tiles<NQ / 2, J>(cells, n_cells, scale, add, queries, nq, number, best, at);
+}
+
+inline void best_simd(const std::uint8_t* cells, std::size_t n_cells, std::size_t joined, const float* scale,
+                      const float* add, const TokenQuery* queries, std::size_t nq, std::uint32_t number, float* best,
+                      std::uint32_t* at) {
+    if constexpr (kJoinsCells) {
+        switch (joined) {
+            case 8: return best_tiles<kPairTile, 8>(cells, n_cells, scale, add, queries, nq, number, best, at);
+            case 4: return best_tiles<kPairTile, 4>(cells, n_cells, scale, add, queries, nq, number, best, at);
+            case 2: return best_tiles<kPairTile, 2>(cells, n_cells, scale, add, queries, nq, number, best, at);
+            default: break;
+        }
+    }
+    best_tiles<kCellTile, 1>(cells, n_cells, scale, add, queries, nq, number, best, at);
+}
+
+inline void widen_i8_simd(const std::int8_t* rows, const float* scale, std::size_t n, std::size_t d, float* out) {
+    constexpr std::size_t L = F32::kLanes;
+    for (std::size_t r = 0; r < n; ++r, rows += d, out += d) {
+        const F32 s = f32_set(scale == nullptr ? 1.0f : scale[r]);
+        std::size_t i = 0;
+        for (; i + L <= d; i += L) f32_store(out + i, f32_mul(s, f32_load_i8(rows + i)));
+        if (i < d) f32_store_n(out + i, f32_mul(s, f32_load_i8_n(rows + i, d - i)), d - i);
     }
 }
 
@@ -85,7 +122,7 @@ template <std::size_t V>
 void best_rows_vectors(const float* rows, std::size_t stride, std::size_t n, const float* panels, std::size_t first,
                        std::size_t d, float number, float* best, float* at, F32& check) {
     constexpr std::size_t L = F32::kLanes;
-    constexpr std::size_t kRows = V * kTileQueries <= 12 ? 12 / V : kTileQueries;
+    constexpr std::size_t kRows = 2 * kTileQueries / V;  // sums that fill the registers
     const float* query[V];
     float *b[V], *a[V];
     for (std::size_t v = 0; v < V; ++v) {
@@ -113,7 +150,7 @@ inline float best_rows_simd(const float* rows, std::size_t stride, std::size_t n
     return f32_sum(check);
 }
 
-constexpr TokenKernels simd_token_kernels() { return {best_rows_simd, best_simd}; }
+constexpr TokenKernels simd_token_kernels() { return {best_rows_simd, best_simd, widen_i8_simd}; }
 
 }  // namespace
 }  // namespace residua::kernel

@@ -20,8 +20,8 @@ inline void keep_best(const std::int32_t* sums, const float* scale, const float*
     for (std::size_t r = 0; r < kByteRows; ++r) best[r] = score[r] > best[r] ? score[r] : best[r];
 }
 
-inline void best_scalar(const std::uint8_t* cells, std::size_t n_cells, const float* scale, const float* add,
-                        const TokenQuery* queries, std::size_t nq, std::uint32_t number, float* best,
+inline void best_scalar(const std::uint8_t* cells, std::size_t n_cells, std::size_t, const float* scale,
+                        const float* add, const TokenQuery* queries, std::size_t nq, std::uint32_t number, float* best,
                         std::uint32_t* at) {
     for (std::size_t i = 0; i < nq; ++i) {
         std::int32_t sums[kByteRows] = {};
@@ -58,7 +58,14 @@ inline float best_rows_scalar(const float* rows, std::size_t stride, std::size_t
     return check;
 }
 
-constexpr TokenKernels scalar_token_kernels() { return {best_rows_scalar, best_scalar}; }
+inline void widen_i8_scalar(const std::int8_t* rows, const float* scale, std::size_t n, std::size_t d, float* out) {
+    for (std::size_t r = 0; r < n; ++r, rows += d, out += d) {
+        const float s = scale == nullptr ? 1.0f : scale[r];
+        for (std::size_t i = 0; i < d; ++i) out[i] = s * static_cast<float>(rows[i]);
+    }
+}
+
+constexpr TokenKernels scalar_token_kernels() { return {best_rows_scalar, best_scalar, widen_i8_scalar}; }
 
 }  // namespace
 }  // namespace residua::kernel

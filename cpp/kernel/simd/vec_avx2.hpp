@@ -369,6 +369,24 @@ inline Bytes spread_cell(const std::int8_t* w) {
 inline CellSums add_cells(CellSums sum, Bytes codes, Bytes weights) {
     return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, weights), _mm256_set1_epi16(1)))};
 }
+// Pairs of products as 16 bits, of several cells where these fit.
+struct PairSums {
+    __m256i v;
+};
+inline constexpr bool kJoinsCells = true;
+inline constexpr std::size_t kPairTile = 4;
+// Compilers would compute the products of all cells first, and run out of registers.
+inline PairSums in_order(__m256i x) {
+    __asm__("" : "+x"(x));
+    return {x};
+}
+inline PairSums pair_cells(Bytes codes, Bytes weights) { return in_order(_mm256_maddubs_epi16(codes, weights)); }
+inline PairSums add_pair_cells(PairSums sum, Bytes codes, Bytes weights) {
+    return in_order(_mm256_add_epi16(sum.v, _mm256_maddubs_epi16(codes, weights)));
+}
+inline CellSums widen_pairs(CellSums sum, PairSums x) {
+    return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(x.v, _mm256_set1_epi16(1)))};
+}
 // The same for two cells of codes up to 15, whose products fit 16 bits together.
 inline CellSums add_nibble_cells(CellSums sum, Bytes low, Bytes low_weights, Bytes high, Bytes high_weights) {
     const __m256i pairs =

@@ -262,22 +262,31 @@ inline std::uint32_t rows_at_most(const std::int32_t* values, std::int32_t limit
            std::uint32_t{_mm512_cmple_epi32_mask(_mm512_loadu_si512(values + 16), l)} << 16;
 }
 
-// The values of 4 dims of all rows, a byte each, from their strips in planes 0 … planes - 1.
+// The values of 4 dims of all rows, a byte each, from their strips in planes 0 … planes - 1. A byte of a strip holds
+// 4 dims of rows j and j + 16: with one such byte of 8 planes in a lane, last plane first, a product with a bit
+// matrix has the planes of each dim in a byte.
 inline void spread_strips(const std::uint8_t* const* strips, std::uint32_t planes, std::uint8_t* cells) {
-    // Entry x: the bits of the nibble x, first dim first.
-    const __m512i table = _mm512_set_epi32(0x01010101, 0x00010101, 0x01000101, 0x00000101, 0x01010001, 0x00010001,
-                                           0x01000001, 0x00000001, 0x01010100, 0x00010100, 0x01000100, 0x00000100,
-                                           0x01010000, 0x00010000, 0x01000000, 0x00000000);
-    __m512i low = _mm512_setzero_si512(), high = low;
-    for (std::uint32_t t = planes; t-- > 0;) {
-        // The look-up takes the low four bits of an index only.
-        const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(strips[t]));
-        const __m512i x = _mm512_cvtepu8_epi32(codes);
-        low = _mm512_or_si512(_mm512_slli_epi32(low, 1), _mm512_permutexvar_epi32(x, table));
-        high = _mm512_or_si512(_mm512_slli_epi32(high, 1), _mm512_permutexvar_epi32(_mm512_srli_epi32(x, 4), table));
-    }
-    _mm512_storeu_si512(cells, low);
-    _mm512_storeu_si512(cells + 64, high);
+    const auto plane = [&](std::uint32_t t) {
+        return t < planes ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(strips[t])) : _mm_setzero_si128();
+    };
+    const auto four = [&](std::uint32_t t) {
+        const __m256i first = _mm256_inserti128_si256(_mm256_castsi128_si256(plane(t)), plane(t + 1), 1);
+        const __m256i second = _mm256_inserti128_si256(_mm256_castsi128_si256(plane(t + 2)), plane(t + 3), 1);
+        return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+    };
+    const __m512i low_planes = four(0), high_planes = planes > 4 ? four(4) : _mm512_setzero_si512();
+    const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i of_lane = _mm512_shuffle_epi8(lane, _mm512_set4_epi32(0x08080808, 0x08080808, 0, 0));
+    const __m512i index = _mm512_add_epi8(of_lane, _mm512_set1_epi64(0x0010203040506070));  // 16 * plane + byte
+    const __m512i dims = _mm512_set1_epi64(0x1020408001020408);                             // a bit of the byte each
+    const auto spread = [&](__m512i at) {
+        return _mm512_gf2p8affine_epi64_epi8(dims, _mm512_permutex2var_epi8(low_planes, at, high_planes), 0);
+    };
+    const __m512i first = spread(index), second = spread(_mm512_add_epi8(index, _mm512_set1_epi8(8)));
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    _mm512_storeu_si512(cells, _mm512_permutex2var_epi32(first, even, second));
+    _mm512_storeu_si512(cells + 64, _mm512_permutex2var_epi32(first, odd, second));
 }
 
 // Entry x of the tables of one strip, whose weights are w, for all x. Bit x of a mask: whether x has the dim's bit.
@@ -364,6 +373,13 @@ inline Bytes spread_cell(const std::int8_t* w) {
 inline CellSums add_cells(CellSums sum, Bytes codes, Bytes weights) {
     return {_mm512_dpbusd_epi32(sum.v, codes, weights)};
 }
+// Four products are summed in one instruction; there are no sums of pairs to join.
+using PairSums = CellSums;
+inline constexpr bool kJoinsCells = false;
+inline constexpr std::size_t kPairTile = kCellTile;
+inline PairSums pair_cells(Bytes codes, Bytes weights) { return add_cells(zero_sums(), codes, weights); }
+inline PairSums add_pair_cells(PairSums sum, Bytes codes, Bytes weights) { return add_cells(sum, codes, weights); }
+inline CellSums widen_pairs(CellSums sum, PairSums x) { return {_mm512_add_epi32(sum.v, x.v)}; }
 // The same for two cells of codes up to 15.
 inline CellSums add_nibble_cells(CellSums sum, Bytes low, Bytes low_weights, Bytes high, Bytes high_weights) {
     return {_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum.v, low, low_weights), high, high_weights)};

@@ -291,12 +291,24 @@ inline Bytes spread_cell(const std::int8_t* w) {
     return vreinterpretq_u8_u32(vdupq_n_u32(cell));
 }
 // sum += codes (unsigned) * weights (signed), by cells; a pair of products fits 16 bits.
-inline CellSums add_cells(CellSums sum, Bytes codes, Bytes weights) {
+struct PairSums {
+    int16x8_t v;
+};
+inline constexpr bool kJoinsCells = true;
+inline constexpr std::size_t kPairTile = kCellTile;
+inline PairSums pair_cells(Bytes codes, Bytes weights) {
     const int8x16_t w = vreinterpretq_s8_u8(weights);
     const int16x8_t low =
         vmulq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes))), vmovl_s8(vget_low_s8(w)));
     const int16x8_t high = vmulq_s16(vreinterpretq_s16_u16(vmovl_high_u8(codes)), vmovl_high_s8(w));
-    return {vpadalq_s16(sum.v, vpaddq_s16(low, high))};
+    return {vpaddq_s16(low, high)};
+}
+inline PairSums add_pair_cells(PairSums sum, Bytes codes, Bytes weights) {
+    return {vaddq_s16(sum.v, pair_cells(codes, weights).v)};
+}
+inline CellSums widen_pairs(CellSums sum, PairSums x) { return {vpadalq_s16(sum.v, x.v)}; }
+inline CellSums add_cells(CellSums sum, Bytes codes, Bytes weights) {
+    return widen_pairs(sum, pair_cells(codes, weights));
 }
 // The same for two cells of codes up to 15, whose products fit 16 bits together.
 inline CellSums add_nibble_cells(CellSums sum, Bytes low, Bytes low_weights, Bytes high, Bytes high_weights) {
