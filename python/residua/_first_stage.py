@@ -43,12 +43,16 @@ class Encoder(Protocol):
     def encode_queries(self, tokens: Any, *, num_threads: int | None = None) -> FloatArray: ...
 
 
+def named_encoder(name: str, dim: int, seed: int) -> Encoder:
+    return LearnedEncoder(dim, seed=seed) if name == "learned" else FDEncoder(dim, seed=seed)
+
+
 def make_encoder(encoder: Any, dim: int, seed: int) -> Encoder | None:
     """The encoder that is named or given; None for one that is chosen when there are documents."""
     if isinstance(encoder, str):
         if as_choice(encoder, "encoder", ("auto", "fde", "learned")) == "auto":
             return None
-        return LearnedEncoder(dim, seed=seed) if encoder == "learned" else FDEncoder(dim, seed=seed)
+        return named_encoder(encoder, dim, seed)
     if not isinstance(encoder, Encoder):
         raise InvalidTypeError(
             f"encoder must be 'auto', 'fde', 'learned', or have dim, output_dim, encode_documents and "
@@ -93,10 +97,8 @@ class FirstStage:
         """Fit encoder and codec to documents; return them, the codec in an empty index."""
         encoder = self.encoder
         if encoder is None:
-            many = len(sample[1]) > _LEARN_AT
-            encoder = (
-                LearnedEncoder(self.dim, seed=self._seed) if many else FDEncoder(self.dim, seed=self._seed)
-            )
+            kind = "learned" if len(sample[1]) > _LEARN_AT else "fde"
+            encoder = named_encoder(kind, self.dim, self._seed)
         if isinstance(encoder, LearnedEncoder) and not encoder.is_trained:
             encoder.fit(sample, queries=asked, num_threads=num_threads, progress=progress)
         codec = self._codec

@@ -49,12 +49,12 @@ class MultiVectorIndex(TokenDocuments):
     dim
         Dims of the tokens.
     encoder
-        ``"fde"`` takes an :class:`FDEncoder` of 10,240 dims, ``"learned"`` a :class:`LearnedEncoder` of 1,024,
-        fitted on the documents; ``"auto"`` the latter where it is fitted on 1,000 documents or more, else the
+        ``"fde"`` takes an :class:`FDEncoder` of 10,240 dims, ``"learned"`` a :class:`LearnedEncoder` of
+        1,024, fitted on the documents; ``"auto"`` the latter where that are 1,000 documents or more, else the
         former. Or an encoder of ``dim`` dims.
     codec
-        Of the first stage: ``"auto"`` takes recurrent codes, of 4 bits per dim for a learned encoder and 1 bit
-        for others; None float32 vectors; or a codec of ``encoder.output_dim`` dims.
+        Of the first stage: ``"auto"`` takes recurrent codes, of 4 bits per dim for a learned encoder and 1
+        bit for others; None float32 vectors; or a codec of ``encoder.output_dim`` dims.
     index
         Of the first stage: ``"flat"`` scans all codes, ``"hnsw"`` walks a graph, ``"auto"`` is flat.
     token_codec
@@ -139,10 +139,9 @@ class MultiVectorIndex(TokenDocuments):
             How many, 1 … 2**31 - 1.
         candidates
             How many documents of the first stage are ranked by their tokens; at least k are. None takes what
-            :meth:`tune` chose, else what a trial at the time of the training found to hold 95 % of the ten best;
-            both grow with k and the documents. Or ids of documents that
-            something else found, which replace the first stage: one array for all queries, or a list (or
-            rows of an array) with one per query.
+            :meth:`tune` chose, else what held 95 % of the ten best in a trial at the time of training; both
+            grow with k and the documents. Or ids of documents that something else found, which replace the
+            first stage: one array for all queries, or a list (or rows of an array) with one per query.
         filter
             None, an expression such as ``rz.col("year") >= 2020``, its text, a boolean mask over the
             documents in insertion order, an array of allowed ids, or a list with one of these per query.
