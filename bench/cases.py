@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["GENERATED", "KINDS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
+__all__ = ["GENERATED", "KINDS", "TOKENS", "Case", "CaseError", "Pair", "Spec", "expand_factory", "load_case"]
 
 KINDS = (
     "recall",
@@ -40,10 +40,13 @@ KINDS = (
     "filtered",
     "fde",
     "maxsim",
+    "first_stage",
 )
 
 # Kinds that make what they measure on.
 GENERATED = ("import", "filter", "fde", "maxsim")
+# Kinds that are measured on folders of token vectors (bench/token_data.py).
+TOKENS = ("first_stage",)
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ours": frozenset(
