@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cases import GENERATED, WALL_TIMED, Case, CaseError, Spec, load_case
+from bench.cases import GENERATED, TOKENS, WALL_TIMED, Case, CaseError, Spec, load_case
 from bench.datasets import BenchData, DataError, load_folder, stretch
 from bench.environment import describe
 from bench.measures import MEASURES, Session
 from bench.prepare import prepare
 from bench.report import ReportError, write_report
 from bench.runners import PEERS, RUNNERS
+from bench.token_data import load_tokens, prepare_tokens
 
 _RESULTS = Path(__file__).parent / "results"
 _NO_DATA = BenchData("no data", "cosine", np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32))
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("source", type=Path)
     make.add_argument("target", type=Path)
     make.add_argument("--train-queries", type=int, help="queries for fitting (default: half, at most 2,000)")
+    make.add_argument("--tokens", action="store_true", help="token vectors, where the folder has them too")
     make.add_argument("--rows", type=int, help="repeat rows up to this many: for speed cases only")
     make.add_argument("--dims", type=int, help="mix dims linearly into this many: for speed cases only")
     return parser
@@ -65,6 +67,8 @@ def _sets(case: Case, folders: Sequence[Path], n_queries: int | None) -> list[Be
         return [_NO_DATA]
     if not folders:
         raise DataError(f"case {case.name} needs --data DIR")
+    if case.kind in TOKENS:
+        return [load_tokens(folder).head(n_queries or case.queries) for folder in folders]
     sets = [load_folder(folder) for folder in folders]
     fitting = [data for data in sets if data.metric in case.metrics]
     for data in sets:
@@ -123,13 +127,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.command == "report":
             write_report(parsed.results, docs=parsed.docs, plots=parsed.plots)
             return 0
-        written = prepare(
-            parsed.source,
-            parsed.target,
-            train_queries=parsed.train_queries,
-            rows=parsed.rows,
-            dims=parsed.dims,
-        )
+        written: BenchData
+        if parsed.tokens:
+            written = prepare_tokens(parsed.source, parsed.target, train_queries=parsed.train_queries or 0)
+        else:
+            written = prepare(
+                parsed.source,
+                parsed.target,
+                train_queries=parsed.train_queries,
+                rows=parsed.rows,
+                dims=parsed.dims,
+            )
         print(f"wrote {parsed.target}: {written.summary()}")
         return 0
     except (CaseError, DataError, ReportError, OSError) as error:

@@ -23,6 +23,7 @@ __all__ = [
     "CPU_TIMED",
     "GENERATED",
     "KINDS",
+    "TOKENS",
     "WALL_TIMED",
     "Case",
     "CaseError",
@@ -51,10 +52,13 @@ KINDS = (
     "filtered",
     "fde",
     "maxsim",
+    "first_stage",
 )
 
 # Kinds that make what they measure on.
 GENERATED = ("import", "filter", "fde", "maxsim")
+# Kinds that are measured on folders of token vectors (bench/token_data.py).
+TOKENS = ("first_stage",)
 
 # Kinds that always time by the CPU time of the process, and those that never can: what they time are new
 # processes, or searches that the package times itself.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from bench.measures.filtered import measure_filtered
 from bench.measures.filters import measure_filters
+from bench.measures.first_stage import measure_first_stage
 from bench.measures.funnel import measure_funnel
 from bench.measures.graphs import measure_graphs
 from bench.measures.importing import measure_import
@@ -40,4 +41,5 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "graph": measure_graphs,
     "fde": measure_fde,
     "maxsim": measure_maxsim,
+    "first_stage": measure_first_stage,
 }

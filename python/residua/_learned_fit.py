@@ -13,10 +13,10 @@ from residua import _core
 from residua._tokens import Tokens
 from residua._typing import AnyArray, FloatArray, IntArray
 
-__all__ = ["Maps", "fit_maps", "solver_of", "sums_of_features"]
+__all__ = ["Maps", "fit_maps", "query_vectors", "solver_of"]
 
 _DOCUMENTS = 2048  # whose targets choose the directions
-_QUANTILE = 0.97  # of the inner products with an anchor: where its feature begins
+_QUANTILE = 0.99  # of the inner products with an anchor: where its feature begins
 _RIDGE = 1e-3  # of the features, relative to their mean square
 _SOLVER_RIDGE = 1e-3  # of the values of a document
 _SUMMED = 4096  # tokens whose features stand in memory at once
@@ -33,7 +33,7 @@ class Maps:
     scale: float
     anchors: FloatArray  # (features, dim)
     starts: FloatArray  # (features,)
-    map: FloatArray  # (output_dim, features + dim + 1)
+    map: FloatArray  # (features + dim + 1, output_dim)
     samples: FloatArray  # (samples, dim) tokens, times scale
     mean: FloatArray  # (samples,) their best inner product with a document, on average
 
@@ -42,7 +42,17 @@ def _half(x: AnyArray) -> FloatArray:
     return np.ascontiguousarray(x.astype(np.float16), np.float32)
 
 
-def sums_of_features(maps: Maps, sets: Tokens, num_threads: int) -> FloatArray:
+def query_vectors(maps: Maps, sets: Tokens, num_threads: int) -> FloatArray:
+    """Return ``(n, output_dim)``: the mapped sums of features; 0 without tokens."""
+    sums = _sums_of_features(maps, sets, num_threads)
+    out = np.zeros((len(sets), maps.map.shape[1]), np.float32)
+    for i, row in enumerate(sums):
+        used = np.flatnonzero(row)  # few: most features begin above most tokens
+        np.dot(row[used], maps.map[used], out=out[i])
+    return out
+
+
+def _sums_of_features(maps: Maps, sets: Tokens, num_threads: int) -> FloatArray:
     """Sum the features of the tokens of every set, ``(n, features + dim + 1)``; 0 without tokens."""
     n_features, dim = maps.anchors.shape
     out = np.zeros((len(sets), n_features + dim + 1), np.float32)
@@ -79,7 +89,8 @@ def _ridge(gram: AnyArray, right: AnyArray, strength: float) -> AnyArray:
 
 def solver_of(maps: Maps, num_threads: int) -> FloatArray:
     """Return the ``(output_dim, samples)`` map from the targets of a document to its values."""
-    z = _core.transform(_features(maps, maps.samples, num_threads), maps.map, num_threads)
+    across = np.ascontiguousarray(maps.map.T)
+    z = _core.transform(_features(maps, maps.samples, num_threads), across, num_threads)
     return np.ascontiguousarray(_ridge(z.T @ z, z.T, _SOLVER_RIDGE), np.float32)
 
 
@@ -109,7 +120,7 @@ def fit_maps(
     anchors = _half(_draw(documents, queries, features, rng) * np.float32(scale))
     starts = np.quantile(_core.transform(drawn, anchors, num_threads), _QUANTILE, axis=0)
     dim = anchors.shape[1]
-    empty = np.zeros((output_dim, len(anchors) + dim + 1), np.float32)
+    empty = np.zeros((len(anchors) + dim + 1, output_dim), np.float32)
     maps = Maps(scale, anchors, starts.astype(np.float32), empty, drawn, np.zeros(len(drawn), np.float32))
     filled = np.flatnonzero(np.diff(documents.offsets))
     chosen = np.sort(rng.choice(filled, min(len(filled), _DOCUMENTS), replace=False))
@@ -122,7 +133,7 @@ def fit_maps(
     rows = _features(maps, drawn, num_threads)
     directions = _directions(rows, targets - mean[:, None], output_dim)
     report(3, steps)
-    fitted = Maps(scale, anchors, maps.starts, _half(directions.T), drawn, mean)
+    fitted = Maps(scale, anchors, maps.starts, _half(directions), drawn, mean)
     report(steps, steps)
     return fitted
 

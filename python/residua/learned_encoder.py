@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from residua import _core
-from residua._learned_fit import Maps, fit_maps, solver_of, sums_of_features
+from residua._learned_fit import Maps, fit_maps, query_vectors, solver_of
 from residua._progress import reporter
 from residua._tokens import as_tokens
 from residua._typing import ArrayLike, FloatArray, Progress
@@ -230,7 +230,7 @@ class LearnedEncoder:
         threads = as_threads(num_threads)
         maps = self._fitted()
         sets = as_tokens(tokens, self._dim, "tokens", "query", mask)
-        return self._checked(sums_of_features(maps, sets, threads) @ maps.map.T, sets.single)
+        return self._checked(query_vectors(maps, sets, threads), sets.single)
 
     def save(self, path: Any) -> None:
         """Write this to ``path``, atomically; read it back with :func:`residua.load`.
@@ -286,7 +286,7 @@ class LearnedEncoder:
         n_features, n_samples = len(held["starts"]), len(held["mean"])
         shapes = {
             "anchors": (n_features, encoder._dim),
-            "map": (encoder._output_dim, n_features + encoder._dim + 1),
+            "map": (n_features + encoder._dim + 1, encoder._output_dim),
             "samples": (n_samples, encoder._dim),
         }
         for name, shape in shapes.items():

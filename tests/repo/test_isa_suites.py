@@ -70,6 +70,7 @@ def test_suite_passes_under_each_other_isa(name: str, root: Path) -> None:
         "exchange",
         "filter",
         "id_map",
+        "learned",
         "quantization",
         "training",
         "tuning",

@@ -61,7 +61,7 @@ def test_scores_follow_maxsim_but_for_a_term_per_query(
     scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
     exact = rz.maxsim(queries, documents)
     exact -= exact.mean(axis=1, keepdims=True)
-    assert np.square(scores - exact).mean() < 0.1 * np.square(exact).mean()
+    assert np.square(scores - exact).mean() < 0.2 * np.square(exact).mean()
 
 
 def test_documents_that_were_not_fitted_are_found(collection: tuple[Sets, Sets]) -> None:
