@@ -6,6 +6,7 @@
 
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
+#include "codec/module_codec.hpp"
 #include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
 #include "codec/residual_codec.hpp"
@@ -28,6 +29,7 @@ constexpr Kind kKinds[] = {
     {FloatCodec::kKind, FloatCodec::read},
     {BinaryCodec::kKind, BinaryCodec::read},
     {RecurrentCodec::kKind, RecurrentCodec::read},
+    {ModuleCodec::kKind, ModuleCodec::read},
     {ScalarCodec::kKind, ScalarCodec::read},
     {PqCodec::kKind, PqCodec::read},
     {ResidualCodec::kKind, ResidualCodec::read},

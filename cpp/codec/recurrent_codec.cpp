@@ -417,6 +417,11 @@ void RecurrentCodec::add_to_score(std::uint8_t* code, float value) const {
     std::memcpy(code + layout_.code_bytes(), &add, sizeof add);
 }
 
+void RecurrentCodec::set_scale(float f, std::uint8_t* code_end) {
+    const std::uint16_t f16 = half_from_float(f);
+    std::memcpy(code_end - sizeof f16, &f16, sizeof f16);
+}
+
 void RecurrentCodec::write(store::Writer& out) const {
     out.put_string("metric", to_string(p_.metric));
     out.put_int("dim", static_cast<std::int64_t>(p_.dim));

@@ -93,6 +93,8 @@ public:
     // One weight per row of the map and query: a code with levels u, scale f and `add` scores
     // f * (sum of weight * (u - top / 2)) + add + constant.
     void query_weights(ConstMatrix queries, float* weights, float* constants, int num_threads) const;
+    // Replaces f of the row code that ends at `code_end`.
+    static void set_scale(float f, std::uint8_t* code_end);
     // The same codec with another number of candidates per result, at least 1.
     std::shared_ptr<const Codec> with_expansion(float expansion) const;
 

@@ -312,6 +312,10 @@ def _base_of(codec: Any) -> RecurrentBinaryCodec:
     if not isinstance(codec, RecurrentBinaryCodec):
         raise InvalidTypeError(f"codec must be a RecurrentBinaryCodec, got {type(codec).__name__}")
     codec._trained()
+    if codec._is_module:
+        raise UnsupportedError(
+            f"codec: {codec!r} has no linear query side that a query map could become part of"
+        )
     return codec._base if isinstance(codec, CompatibleCodec) else codec
 
 

@@ -96,6 +96,15 @@ def recurrent_codec(
     step: FloatArray,
     levels: FloatArray,
 ) -> Codec: ...
+def module_codec(
+    dim: int,
+    code_dims: int,
+    bits: float,
+    blocks: list[tuple[FloatArray, FloatArray, FloatArray, FloatArray]],
+    decode_map: FloatArray,
+    decode_offset: FloatArray,
+    expansion: float,
+) -> Codec: ...
 def recurrent_parts(codec: Codec) -> dict[str, Any]: ...
 def scalar_codec(
     dim: int,
