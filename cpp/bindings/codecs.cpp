@@ -372,6 +372,7 @@ void register_codecs(py::module_& m) {
                                    return r != nullptr ? r->params().beam : 0;
                                })
         .def_property_readonly("memory_bytes", &Codec::memory_bytes)
+        .def("reads_codes_of", &Codec::reads_codes_of, py::arg("other"))
         .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
         .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("effort") = "rounded")
         .def("decode", &decode, py::arg("codes"), py::arg("num_threads"))

@@ -113,6 +113,8 @@ void Scorer::top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_en
     for (std::uint32_t q : queries) top_k(codes, row_begin, row_end, allowed, q, q + 1, pools + q);
 }
 
+bool Codec::reads_codes_of(const Codec& other) const { return fingerprint(*this) == fingerprint(other); }
+
 void Codec::add_to_score(std::uint8_t*, float) const {
     throw Error(ErrorKind::unsupported, "codes of a " + kind() + " take in no term of their row");
 }

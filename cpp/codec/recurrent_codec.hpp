@@ -79,6 +79,7 @@ public:
     void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const override;
     std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const override;
     bool gains_from_residuals() const override { return true; }
+    bool reads_codes_of(const Codec& other) const override;
     void add_to_score(std::uint8_t* code, float value) const override;
     void write(store::Writer& out) const override;
 
