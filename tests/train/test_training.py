@@ -189,6 +189,14 @@ def test_a_compatible_codec_shares_the_query_side(x: Matrix) -> None:
     assert (a["encode_map"] != b["encode_map"]).any()
     codes = new.encode(moved[:300])
     np.testing.assert_allclose(old.scores(moved[:20], codes), new.scores(moved[:20], codes), atol=1e-4)
+    index = rz.FlatIndex(DIM, codec=old, vectors="none")
+    index.add(x[:1500])
+    index.replace_codec(new)
+    index.add(moved[:300])
+    assert set(index.codec_versions(range(1500, 1800)).tolist()) == {new.fingerprint}
+    for q, first in ((x[:50], 0), (moved[:50], 1500)):  # both models' queries, rows of both codecs
+        found = index.search(q, 10).ids
+        assert (found == first + np.arange(50)[:, None]).any(axis=1).mean() > 0.8
 
 
 def test_mapped_rows(x: Matrix, tmp_path: Path) -> None:
