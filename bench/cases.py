@@ -83,6 +83,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
             "n_codebooks",
             "beam",
             "layout",
+            "preset",
             "vectors",
             "M",
             "ef_construction",

@@ -103,6 +103,7 @@ def _learned(rz: Any, data: BenchData, options: dict[str, Any], threads: int, se
             bits=options.get("bits", 1.0),
             metric=data.metric,
             queries=_queries_to_fit_with(data, options),
+            preset=options.get("preset"),
             num_threads=threads,
             seed=seed,
         )
@@ -208,7 +209,8 @@ def _label(spec: Spec) -> str:
     if options["codec"] == "recurrent":
         parts = [f"recurrent {options.get('bits', 2.0):g} bit"]
     elif options["codec"] == "learned":
-        parts = [f"learned {options.get('bits', 1.0):g} bit"]
+        name = f"preset {options['preset']}" if "preset" in options else "learned"
+        parts = [f"{name} {options.get('bits', 1.0):g} bit"]
     elif options["codec"] == "scalar":
         parts = [f"scalar {options.get('bits', 8)} bit"]
     elif options["codec"] == "pq":
@@ -223,7 +225,7 @@ def _label(spec: Spec) -> str:
         parts = [options["codec"]]
     if options.get("fit_queries"):
         parts.append("queries")
-    if options["codec"] in ("recurrent", "scalar", "pq") and options.get("scoring") == "symmetric":
+    if options["codec"] in ("recurrent", "learned", "scalar", "pq") and options.get("scoring") == "symmetric":
         parts.append("symmetric")
     if options.get("rotation", "none") != "none":
         parts.append(f"{options['rotation']} rotation")

@@ -10,6 +10,7 @@
 #include "codec/binary_codec.hpp"
 #include "codec/codec.hpp"
 #include "codec/float_codec.hpp"
+#include "codec/module_codec.hpp"
 #include "codec/normalize.hpp"
 #include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
@@ -141,6 +142,29 @@ py::dict recurrent_parts(const Codec& c) {
     out["step"] = array(p.step);
     out["levels"] = array(p.levels);
     return out;
+}
+
+// blocks: (in, in_bias, out, out_bias) of each.
+CodecPtr module_codec(std::size_t dim, std::size_t code_dims, double bits, const std::vector<py::tuple>& blocks,
+                      const Array<float>& decode_map, const Array<float>& decode_offset, float expansion) {
+    codec::ModuleParams p;
+    p.dim = dim;
+    p.code_dims = code_dims;
+    p.bits = bits;
+    for (const py::tuple& block : blocks) {
+        const auto [in, in_bias, out, out_bias] =
+            block.cast<std::tuple<Array<float>, Array<float>, Array<float>, Array<float>>>();
+        p.blocks.push_back({to_vector(in), to_vector(in_bias), to_vector(out), to_vector(out_bias)});
+    }
+    p.decode_map = to_vector(decode_map);
+    p.decode_offset = to_vector(decode_offset);
+    p.expansion = expansion;
+    return std::make_shared<codec::ModuleCodec>(p);
+}
+
+CodecPtr with_expansion(const Codec& c, float expansion) {
+    if (const auto* module = dynamic_cast<const codec::ModuleCodec*>(&c)) return module->with_expansion(expansion);
+    return dynamic_cast<const codec::RecurrentCodec&>(c).with_expansion(expansion);
 }
 
 CodecPtr scalar_codec(std::size_t dim, int bits, const std::string& metric, bool per_vector, const Array<float>& center,
@@ -300,6 +324,7 @@ void register_codecs(py::module_& m) {
         .def_property_readonly("bits",
                                [](const Codec& c) {
                                    if (const auto* r = dynamic_cast<const codec::RecurrentCodec*>(&c)) return r->bits();
+                                   if (const auto* r = dynamic_cast<const codec::ModuleCodec*>(&c)) return r->bits();
                                    if (const auto* s = dynamic_cast<const codec::ScalarCodec*>(&c)) {
                                        return static_cast<double>(s->params().bits);
                                    }
@@ -347,6 +372,7 @@ void register_codecs(py::module_& m) {
                                    return r != nullptr ? r->params().beam : 0;
                                })
         .def_property_readonly("memory_bytes", &Codec::memory_bytes)
+        .def("reads_codes_of", &Codec::reads_codes_of, py::arg("other"))
         .def("candidates", &Codec::candidates, py::arg("k"), py::arg("n"))
         .def("encode", &encode, py::arg("x"), py::arg("num_threads"), py::arg("effort") = "rounded")
         .def("decode", &decode, py::arg("codes"), py::arg("num_threads"))
@@ -395,12 +421,9 @@ void register_codecs(py::module_& m) {
     m.def("pq_parts", &pq_parts, py::arg("codec"));
     m.def("residual_codec", &residual_codec, py::arg("dim"), py::arg("beam"), py::arg("metric"), py::arg("center"),
           py::arg("codebooks"), py::arg("levels"), py::arg("expansion"));
-    m.def(
-        "with_expansion",
-        [](const Codec& c, float expansion) {
-            return dynamic_cast<const codec::RecurrentCodec&>(c).with_expansion(expansion);
-        },
-        py::arg("codec"), py::arg("expansion"));
+    m.def("module_codec", &module_codec, py::arg("dim"), py::arg("code_dims"), py::arg("bits"), py::arg("blocks"),
+          py::arg("decode_map"), py::arg("decode_offset"), py::arg("expansion"));
+    m.def("with_expansion", &with_expansion, py::arg("codec"), py::arg("expansion"));
     m.def("normalize", &normalize, py::arg("x"));
     m.def("fit_steps", &fit_steps, py::arg("y"), py::arg("group_dims"), py::arg("num_threads"));
     m.def(

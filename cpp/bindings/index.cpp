@@ -268,6 +268,17 @@ void register_index(py::module_& m) {
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))
         .def("add_codes", &add_codes, py::arg("codes"), py::arg("ids"), py::arg("lists") = py::none())
         .def("codes_of", &codes_of, py::arg("ids"))
+        .def("replace_codec",
+             [](TableIndex& i, std::shared_ptr<const codec::Codec> c) {
+                 without_gil([&] { i.replace_codec(std::move(c)); });
+             },
+             py::arg("codec"))
+        .def("codec_versions",
+             [](const TableIndex& i, const py::object& ids) {
+                 const IdList given = to_ids(ids);
+                 return without_gil([&] { return i.codec_versions(given); });
+             },
+             py::arg("ids"))
         .def("all_ids", [](const TableIndex& i) { return to_array(without_gil([&] { return i.all_ids(); })); })
         .def_property("tuning", getter_without_gil(&TableIndex::tuning),
                       [](TableIndex& i, std::string text) { without_gil([&] { i.set_tuning(std::move(text)); }); })

@@ -6,6 +6,7 @@
 
 #include "codec/binary_codec.hpp"
 #include "codec/float_codec.hpp"
+#include "codec/module_codec.hpp"
 #include "codec/pq_codec.hpp"
 #include "codec/recurrent_codec.hpp"
 #include "codec/residual_codec.hpp"
@@ -28,6 +29,7 @@ constexpr Kind kKinds[] = {
     {FloatCodec::kKind, FloatCodec::read},
     {BinaryCodec::kKind, BinaryCodec::read},
     {RecurrentCodec::kKind, RecurrentCodec::read},
+    {ModuleCodec::kKind, ModuleCodec::read},
     {ScalarCodec::kKind, ScalarCodec::read},
     {PqCodec::kKind, PqCodec::read},
     {ResidualCodec::kKind, ResidualCodec::read},
@@ -116,6 +118,8 @@ void Scorer::top_k_of(BlockView codes, std::size_t row_begin, std::size_t row_en
                       std::span<const std::uint32_t> queries, TopK* pools) const {
     for (std::uint32_t q : queries) top_k(codes, row_begin, row_end, allowed, q, q + 1, pools + q);
 }
+
+bool Codec::reads_codes_of(const Codec& other) const { return fingerprint(*this) == fingerprint(other); }
 
 void Codec::add_to_score(std::uint8_t*, float) const {
     throw Error(ErrorKind::unsupported, "codes of a " + kind() + " take in no term of their row");

@@ -137,6 +137,9 @@ public:
     virtual void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const;
     virtual std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const;
 
+    // Whether queries score codes of the other codec as they would its own: the encoders alone may differ.
+    virtual bool reads_codes_of(const Codec& other) const;
+
     // Whether codes of what is left of vectors after a centroid is taken off (metric ip) order rows better
     // than codes of the vectors, by measurement (docs/ivf.md); then codes can take in a term of their row.
     virtual bool gains_from_residuals() const { return false; }

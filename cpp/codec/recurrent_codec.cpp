@@ -414,6 +414,19 @@ void RecurrentCodec::add_to_score(std::uint8_t* code, float value) const {
     std::memcpy(code + layout_.code_bytes(), &add, sizeof add);
 }
 
+bool RecurrentCodec::reads_codes_of(const Codec& other) const {
+    const auto* o = dynamic_cast<const RecurrentCodec*>(&other);
+    if (o == nullptr || p_.metric != o->p_.metric || p_.dim != o->p_.dim || p_.group_bits != o->p_.group_bits) return false;
+    return p_.center == o->p_.center && p_.query_mean == o->p_.query_mean && p_.step == o->p_.step &&
+           p_.block_dims == o->p_.block_dims && p_.group_block == o->p_.group_block &&
+           p_.query_scale == o->p_.query_scale && query_map().values() == o->query_map().values();
+}
+
+void RecurrentCodec::set_scale(float f, std::uint8_t* code_end) {
+    const std::uint16_t f16 = half_from_float(f);
+    std::memcpy(code_end - sizeof f16, &f16, sizeof f16);
+}
+
 void RecurrentCodec::write(store::Writer& out) const {
     out.put_string("metric", to_string(p_.metric));
     out.put_int("dim", static_cast<std::int64_t>(p_.dim));

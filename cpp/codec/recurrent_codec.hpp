@@ -81,6 +81,7 @@ public:
     void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const override;
     std::unique_ptr<RowScorer> prepare_rows(ConstMatrix queries, int num_threads) const override;
     bool gains_from_residuals() const override { return true; }
+    bool reads_codes_of(const Codec& other) const override;
     void add_to_score(std::uint8_t* code, float value) const override;
     void write(store::Writer& out) const override;
 
@@ -96,6 +97,8 @@ public:
     // scores f * (sum of weight * (u - top / 2)) + add + constant, with one weight per row of the map.
     using TakeWeights = std::function<void(std::size_t, std::span<const float>, float)>;
     void query_weights(ConstMatrix queries, int num_threads, const TakeWeights& take) const;
+    // Replaces f of the row code that ends at `code_end`.
+    static void set_scale(float f, std::uint8_t* code_end);
     // The same codec with another number of candidates per result, at least 1.
     std::shared_ptr<const Codec> with_expansion(float expansion) const;
 

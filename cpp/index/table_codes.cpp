@@ -34,8 +34,10 @@ IdList TableIndex::add_codes(const std::uint8_t* codes, std::size_t n, const IdL
     ids_.reserve(plan);
     const filter::Columns::Batch nothing(columns_.fields().size());
     columns_.prepare(nothing, plan.rows, plan.n_new);
+    versions_.reserve(plan.n_new);
     vectors_.append(ConstMatrix(nullptr, n, dim_), 1);
     commit();
+    versions_.commit(plan.rows, plan.n_new);
     columns_.commit(nothing, plan.rows, plan.n_new);
     ids_.commit(plan);
     return ids_of(plan.rows);
@@ -45,6 +47,29 @@ std::vector<std::uint8_t> TableIndex::codes(const IdList& ids) const {
     std::shared_lock lock(mutex_);
     if (codec_ == nullptr) throw Error(ErrorKind::unsupported, "the index has no codes: its codec is missing or not trained");
     return codes_of(rows_of(ids, false));
+}
+
+void TableIndex::replace_codec(std::shared_ptr<const codec::Codec> codec) {
+    const std::lock_guard writing(writing_);
+    std::unique_lock lock(mutex_);
+    if (codec_ == nullptr) throw Error(ErrorKind::unsupported, "the index has no trained codec that could be replaced");
+    const std::string from = codec::fingerprint(*codec_), to = codec::fingerprint(*codec);
+    if (!codec_->reads_codes_of(*codec)) {
+        throw Error(ErrorKind::unsupported, "queries of codec " + from + ", which the index has, do not read codes of " + to +
+                                                ": train it with compatible_with=index.codec");
+    }
+    versions_.replace(from, to, ids_.rows());
+    codec_ = std::move(codec);
+}
+
+std::vector<std::string> TableIndex::codec_versions(const IdList& ids) const {
+    std::shared_lock lock(mutex_);
+    if (codec_ == nullptr) throw Error(ErrorKind::unsupported, "the index has no codes: its codec is missing or not trained");
+    const std::vector<std::uint32_t> rows = rows_of(ids, false);
+    std::vector<std::string> out;
+    const std::string only = versions_.empty() ? codec::fingerprint(*codec_) : "";
+    for (std::uint32_t r : rows) out.push_back(versions_.empty() ? only : versions_.of(r));
+    return out;
 }
 
 IdList TableIndex::all_ids() const {

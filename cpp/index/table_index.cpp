@@ -125,6 +125,7 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
         if (in_parts) into.stage(new_rows, num_threads);
         if (!lock.owns_lock()) lock.lock();
         ids_.reserve(plan);
+        versions_.reserve(plan.n_new);
         columns_.prepare(cells, plan.rows, plan.n_new);
         if (!in_parts) {
             into.prepare(x, plan.n_new, num_threads);
@@ -141,6 +142,7 @@ IdList TableIndex::add(ConstMatrix x, const IdList* ids, bool upsert, int num_th
         if (!plan.is_new(i)) kept.assign(plan.rows[i], x.row(i));
     }
     commit();
+    versions_.commit(plan.rows, plan.n_new);
     columns_.commit(cells, plan.rows, plan.n_new);
     ids_.commit(plan);
     return ids_of(plan.rows);
@@ -235,6 +237,7 @@ void TableIndex::drop_erased_rows() {
     if (keep.size() == ids_.rows()) return;
     keep_rows(keep);
     columns_.compact(keep);
+    versions_.compact(keep);
     (staging_ ? *staging_ : vectors_).compact(keep);
     ids_.compact(keep);
 }
@@ -245,7 +248,7 @@ std::map<std::string, std::size_t> TableIndex::memory() const {
     const auto kept = vectors().memory();
     std::map<std::string, std::size_t> parts{
         {"codec", codec_ ? codec_->memory_bytes() : 0},
-        {"ids", ids_.memory_bytes()},
+        {"ids", ids_.memory_bytes() + versions_.memory_bytes()},
         {"vectors", kept.rows + kept.scalars},
         {"vectors_on_disk", kept.file},
     };
@@ -275,6 +278,7 @@ std::shared_ptr<const void> TableIndex::write(store::Writer& w) const {
     vectors().save(w);
     columns_.save(w);
     if (codec_) codec::write_codec(w, "codec", *codec_);
+    versions_.save(w);
     save_parts(w);
     return held;
 }
@@ -291,6 +295,7 @@ void TableIndex::load_table(const store::Reader& in) {
         if (codec_->dim() != dim_ || !takes_metric_of(*codec_)) {
             in.fail("codec", "its dims or metric differ from the index");
         }
+        if (CodecVersions::stands_in(in)) versions_ = CodecVersions::load(in, ids_.rows(), codec::fingerprint(*codec_));
         staging_.reset();
     }
     if (staging_) {

@@ -24,6 +24,7 @@
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
 #include "filter/columns.hpp"
+#include "index/codec_versions.hpp"
 #include "index/index.hpp"
 #include "index/settle.hpp"
 #include "store/container.hpp"
@@ -63,6 +64,10 @@ public:
                      std::span<const std::uint32_t> lists = {});
     // Row codes of the ids, ids.size() x code_bytes.
     std::vector<std::uint8_t> codes(const IdList& ids) const;
+    // Rows to come are encoded by `codec`, whose codes queries read as they read those that are here.
+    void replace_codec(std::shared_ptr<const codec::Codec> codec);
+    // Fingerprints of the codecs that encoded the ids.
+    std::vector<std::string> codec_versions(const IdList& ids) const;
     // All ids, in order of insertion.
     IdList all_ids() const;
 
@@ -179,6 +184,7 @@ protected:
     std::shared_ptr<const codec::Codec> codec_;
     store::IdMap ids_;
     filter::Columns columns_;
+    CodecVersions versions_;
     store::VectorStore vectors_;
     std::unique_ptr<store::VectorStore> staging_;  // float32 rows, until the codec comes
 

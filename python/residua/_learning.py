@@ -8,23 +8,24 @@ before it, the codes of a dim add up to a mid-rise level, and the gradient passe
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from residua._io.write import atomic_output
+from residua import _core
+from residua._checkpoint import Plan, read_state, write_state
 from residua._recurrent_maps import GROUP
 from residua._typing import FloatArray, IntArray
-from residua.errors import CorruptFileError, InvalidValueError, UnsupportedError
+from residua.errors import InvalidValueError, UnsupportedError
 
 Parts = dict[str, Any]
 
-_QUERIES = 32  # per step
+BATCH = 32  # queries of a step
+_PAIRS = 128  # of a step
 _QUEUE = 4096  # documents of earlier batches of pairs
 _MOMENTUM = 0.98  # of the averaged weights, which are what is kept
 _TEMPERATURE = 0.05
@@ -32,7 +33,6 @@ _PAIR_WEIGHT = 0.1
 _RATE = 6e-3  # of the maps, relative to the root mean square of their entries
 _STEP_RATE = 1e-3  # of the logarithms of the steps
 _WARM_UP = 10
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,18 @@ class Lesson:
     rows: FloatArray
     queries: FloatArray
     near: IntArray  # (queries, P) rows, nearest first
-    pairs: tuple[FloatArray, FloatArray] | None
     metric: str
-    steps: int  # per epoch
+    pairs: Pairs | None = None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a checkpoint must agree on."""
+class Pairs:
+    """Queries and the documents that belong to them, row by row."""
 
-    start: str  # fingerprint of the codec that training starts at
-    epochs: int
-    steps: int
-    seed: int
-    data: str  # digest of rows, queries and pairs
-    fixed_queries: bool
+    queries: FloatArray
+    documents: FloatArray
+    numbers: IntArray  # (pairs,), equal for equal documents
+    hard: IntArray  # (pairs, H) rows that codes take for the document; -1 for none
 
 
 def load_torch() -> Any:
@@ -84,12 +81,14 @@ def threads_of(torch: Any, count: int) -> Iterator[None]:
 
 
 class Learner:
-    """Trains the parts of a codec; `parts` are those of the averaged weights."""
+    """Trains the parts of a codec; what is kept is a running average of them."""
 
-    def __init__(self, start: Parts, lesson: Lesson, plan: Plan, device: str) -> None:
+    def __init__(
+        self, start: Parts, lesson: Lesson, plan: Plan, device: str, *, fixed_queries: bool = False
+    ) -> None:
         self._torch = torch = load_torch()
-        self._start, self._lesson, self._plan = start, lesson, plan
-        self._device = torch.device(_device(torch, device))
+        self._start, self._lesson, self.plan = start, lesson, plan
+        self._device = torch.device(device_of(torch, device))
         rows, dim = len(start["step"]), int(start["dim"])
         bits = np.repeat(start["group_bits"].astype(np.float32), GROUP)
         self._half = self._tensor(2 ** (bits - 1))
@@ -102,7 +101,7 @@ class Learner:
             np.log(start["step"]),
         ]
         self._weights = [self._tensor(w).requires_grad_() for w in first]
-        if plan.fixed_queries:
+        if fixed_queries:
             for w in self._weights[1:]:
                 w.requires_grad_(False)
         self._average = [w.detach().clone() for w in self._weights]
@@ -114,44 +113,44 @@ class Learner:
         ]
         self._optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)
         self._done = 0
-        self._queue: tuple[Any, Any] | None = None
+        self._queue: tuple[Any, Any, Any] | None = None
         self._unit = 1.0
         self._unit = self._error_size()
 
     @property
     def epoch(self) -> int:
         """Epochs that are done."""
-        return self._done // self._plan.steps
+        return self._done // self.plan.steps
 
     @property
     def step(self) -> int:
         """Steps that are done."""
         return self._done
 
-    def parts(self) -> Parts:
-        """Return what `recurrent_codec` takes; levels are still those of the start."""
+    def kept(self) -> Parts:
+        """Return the averaged weights by name, those that are trained."""
         encode, query, log_step = (w.cpu().numpy() for w in self._average)
-        if self._plan.fixed_queries:
-            return {**self._start, "encode_map": np.ascontiguousarray(encode.ravel())}
-        return {
-            **self._start,
-            "encode_map": np.ascontiguousarray(encode.ravel()),
-            "query_map": np.ascontiguousarray(query.ravel()),
-            "step": np.exp(log_step),
-        }
+        out = {"encode_map": np.ascontiguousarray(encode.ravel())}
+        if self._weights[1].requires_grad:
+            out |= {"query_map": np.ascontiguousarray(query.ravel()), "step": np.exp(log_step)}
+        return out
 
-    def run_epoch(self, report: Callable[[float], None]) -> float:
-        """Train one epoch; returns the mean loss. Draws depend on the seed and the epoch alone."""
+    def native(self, kept: Parts) -> _core.Codec:
+        """Make the codec of weights that were kept; levels are still those of the start."""
+        return _core.recurrent_codec(**{**self._start, **{name: kept[name] for name in self.kept()}})
+
+    def run_epoch(self, report: Callable[[float], None]) -> None:
+        """Train one epoch; draws depend on the seed and the epoch alone."""
         torch = self._torch
-        draw = np.random.Generator(np.random.PCG64([self._plan.seed, self.epoch]))
+        draw = np.random.Generator(np.random.PCG64([self.plan.seed, self.epoch]))
         total = 0.0
-        for _ in range(self._plan.steps):
+        for i in range(self.plan.steps):
             self._set_rate()
-            batch = draw.integers(0, len(self._queries), _QUERIES)
-            loss = self._neighbour_loss(torch.as_tensor(batch, device=self._device))
+            batch = draw.integers(0, len(self._queries), self.plan.batch)
+            loss = self._distillation_loss(torch.as_tensor(batch, device=self._device))
             if self._lesson.pairs is not None:
-                chosen = draw.integers(0, len(self._lesson.pairs[0]), 4 * _QUERIES)
-                loss = loss + _PAIR_WEIGHT * self._pair_loss(chosen)
+                chosen = draw.integers(0, len(self._lesson.pairs.queries), _PAIRS)
+                loss = loss + _PAIR_WEIGHT * self._pair_loss(self._lesson.pairs, chosen)
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()
@@ -161,14 +160,13 @@ class Learner:
                 for average, weight in zip(self._average, self._weights, strict=True):
                     average.mul_(keep).add_(weight, alpha=1 - keep)
             total += float(loss.detach())
-            report(total / max(1, (self._done - 1) % self._plan.steps + 1))
-        return total / self._plan.steps
+            report(total / (i + 1))
 
     def _tensor(self, a: npt.NDArray[Any]) -> Any:
         return self._torch.tensor(np.asarray(a, dtype=np.float32), device=self._device)
 
     def _set_rate(self) -> None:
-        total = self._plan.epochs * self._plan.steps
+        total = self.plan.epochs * self.plan.steps
         warm = min(1.0, (self._done + 1) / _WARM_UP)
         factor = warm * 0.5 * (1 + np.cos(np.pi * self._done / total))
         for group in self._optimizer.param_groups:
@@ -193,8 +191,11 @@ class Learner:
         asked = q - self._query_mean
         return (asked @ self._weights[1].T) @ values.T - asked @ pool.T
 
-    def _neighbour_loss(self, batch: Any) -> Any:
-        """Variance of the errors of scores among the neighbours of a query: their mean moves no rank."""
+    def _distillation_loss(self, batch: Any) -> Any:
+        """Variance of the errors of scores, against floats, among the true neighbours of a query.
+
+        Their mean moves no rank.
+        """
         torch = self._torch
         near = self._near[batch]
         rows = torch.unique(near)
@@ -205,36 +206,55 @@ class Learner:
         return (own * own).mean() / self._unit
 
     def _error_size(self) -> float:
-        count = min(len(self._queries), 4 * _QUERIES)
+        count = min(len(self._queries), 4 * BATCH)
         with self._torch.no_grad():
-            size = float(self._neighbour_loss(self._torch.arange(count, device=self._device)))
+            size = float(self._distillation_loss(self._torch.arange(count, device=self._device)))
         return size if size > 0 else 1.0
 
-    def _pair_loss(self, chosen: IntArray) -> Any:
-        """Contrast of every query's own document with those of the batch and of a queue."""
+    def _pair_loss(self, pairs: Pairs, chosen: IntArray) -> Any:
+        """Contrast of a query's own document with those of the batch, of a queue, and hard negatives."""
         torch = self._torch
-        q, d = (self._tensor(side[chosen]) for side in self._lesson.pairs or ())
+        q, d = self._tensor(pairs.queries[chosen]), self._tensor(pairs.documents[chosen])
+        own = torch.as_tensor(pairs.numbers[chosen], device=self._device)
         z = d - self._center
-        pools, values = [z], [self._values(self._weights, z)]
+        pools, values, numbers = [z], [self._values(self._weights, z)], [own]
         if self._queue is not None:
-            pools.append(self._queue[0])
-            values.append(self._queue[1])
+            for part, late in zip((pools, values, numbers), self._queue, strict=True):
+                part.append(late)
         pool = torch.cat(pools)
-        scores = self._exact(q, pool) + self._errors(q, pool, torch.cat(values))
-        with torch.no_grad():  # the queue holds codes of the averaged weights
-            late = self._values(self._average, z)
-            old = self._queue or (z[:0], late[:0])
-            self._queue = (torch.cat([z, old[0]])[:_QUEUE], torch.cat([late, old[1]])[:_QUEUE])
+        scores = self._scores(q, pool, torch.cat(values))
+        same = own[:, None] == torch.cat(numbers)[None, :]
+        same.fill_diagonal_(False)
         scale = _TEMPERATURE if self._lesson.metric == "cosine" else float(scores.detach().std()) + 1e-12
+        scores = scores.masked_fill(same, -np.inf)
+        scores = torch.cat([scores, self._hard_scores(q, pairs.hard[chosen])], dim=1)
+        with torch.no_grad():  # the queue holds codes of the averaged weights
+            late = (z, self._values(self._average, z), own)
+            old = self._queue or tuple(part[:0] for part in late)
+            self._queue = tuple(
+                torch.cat([new, before])[:_QUEUE] for new, before in zip(late, old, strict=True)
+            )
         return torch.nn.functional.cross_entropy(scores / scale, torch.arange(len(q), device=self._device))
+
+    def _hard_scores(self, q: Any, rows_of_each: IntArray) -> Any:
+        """Scores of every query's own hard negatives."""
+        torch = self._torch
+        hard = torch.as_tensor(rows_of_each, device=self._device)
+        rows = torch.unique(hard.clamp_min(0))
+        pool = self._rows[rows] - self._center
+        scores = self._scores(q, pool, self._values(self._weights, pool))
+        own = scores.gather(1, torch.searchsorted(rows, hard.clamp_min(0)))
+        return own.masked_fill(hard < 0, -np.inf)
+
+    def _scores(self, q: Any, pool: Any, values: Any) -> Any:
+        """Code scores of queries and centred rows, up to a constant per query."""
+        return self._exact(q, pool) + self._errors(q, pool, values)
 
     def _exact(self, q: Any, pool: Any) -> Any:
         """Similarities of queries and centred rows, up to a constant per query; halved under l2."""
         x = pool + self._center
         out = q @ x.T
         return out - (x * x).sum(1) / 2 if self._lesson.metric == "l2" else out
-
-    # Checkpoints: one .npz per state, written atomically.
 
     def save(self, path: str | os.PathLike[str], best: dict[str, Any]) -> None:
         """Write all that training goes on from; ``best`` holds arrays and numbers."""
@@ -244,28 +264,14 @@ class Learner:
             arrays[f"average_{i}"] = average.cpu().numpy()
             for name, value in self._optimizer.state.get(weight, {}).items():
                 arrays[f"state_{i}_{name}"] = value.cpu().numpy()
-        if self._queue is not None:
-            arrays["queue_0"], arrays["queue_1"] = (part.cpu().numpy() for part in self._queue)
-        arrays["plan"] = np.frombuffer(_plan_text(self._plan).encode(), np.uint8)
-        with atomic_output(path) as file:
-            np.savez(file, done=self._done, **arrays)
+        for i, part in enumerate(self._queue or ()):
+            arrays[f"queue_{i}"] = part.cpu().numpy()
+        write_state(path, self.plan, {"done": self._done, **arrays})
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Take up a checkpoint of the same plan; returns its ``best``."""
         torch = self._torch
-        name = os.fsdecode(path)
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
-            found = arrays["plan"].tobytes().decode()
-            done = int(arrays["done"])
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            raise CorruptFileError(f"{name}: not a checkpoint of train_recurrent_binary ({error})") from error
-        if found != _plan_text(self._plan):
-            raise InvalidValueError(
-                f"{name}: a checkpoint of another configuration; it was made with {found}, this call has "
-                f"{_plan_text(self._plan)}. Give another path, or the same data and options"
-            )
+        arrays = read_state(path, self.plan)
         with torch.no_grad():
             for i, (weight, average) in enumerate(zip(self._weights, self._average, strict=True)):
                 weight.copy_(self._tensor(arrays[f"weight_{i}"]))
@@ -281,16 +287,14 @@ class Learner:
                         for key, value in state.items()
                     }
         if "queue_0" in arrays:
-            self._queue = self._tensor(arrays["queue_0"]), self._tensor(arrays["queue_1"])
-        self._done = done
+            parts = (torch.as_tensor(arrays[f"queue_{i}"], device=self._device) for i in range(3))
+            self._queue = tuple(parts)
+        self._done = int(arrays["done"])
         return {key[5:]: value for key, value in arrays.items() if key.startswith("best_")}
 
 
-def _plan_text(plan: Plan) -> str:
-    return json.dumps({"format": _FORMAT, **asdict(plan)}, sort_keys=True)
-
-
-def _device(torch: Any, device: str) -> str:
+def device_of(torch: Any, device: str) -> str:
+    """Return the name of a device that works; ``"auto"`` prefers CUDA."""
     if device != "auto":
         try:
             torch.empty(1, device=device)

@@ -315,7 +315,14 @@ class RecurrentBinaryCodec(Codec):
     @property
     def code_bytes(self) -> int:
         """All bytes per vector, scalars included; known before the fit."""
+        if self._native is not None:
+            return self._native.code_bytes
         return _recurrent_fit.code_bytes(self._dim, self._bits)
+
+    @property
+    def _is_module(self) -> bool:
+        """Whether the maps are not linear: the codec of ``preset="bebr"``."""
+        return self._native is not None and self._native.kind == "recurrent_module_codec"
 
     def fit(
         self,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from residua import _core
+from residua._codec_versions import CodecVersions
 from residua._columns import as_fields
 from residua._index import _FIT_AT, _VECTORS, Index
 from residua._progress import reporter
@@ -31,7 +32,7 @@ _PLANS = ("auto", "scan", "graph", "filtered_graph")
 Plan = Literal["auto", "scan", "graph", "filtered_graph"]
 
 
-class HNSWIndex(Index):
+class HNSWIndex(CodecVersions, Index):
     """Search by walking a graph whose edges lead to near vectors (HNSW), and settle the best exactly.
 
     Parameters

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from residua import _core
+from residua._codec_versions import CodecVersions
 from residua._columns import as_fields
 from residua._funnel import as_funnel
 from residua._index import _VECTORS, Index
@@ -19,7 +20,7 @@ from residua.results import Hits
 __all__ = ["FlatIndex"]
 
 
-class FlatIndex(Index):
+class FlatIndex(CodecVersions, Index):
     """Search by scanning every vector, on codes or on floats, and settle the best exactly.
 
     Parameters

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from residua import _core, _recurrent_fit
-from residua._learning import Learner, Lesson, Parts, Plan, load_torch, threads_of
+from residua._bebr import PAIRS, BebrLearner
+from residua._checkpoint import Plan
+from residua._learning import BATCH, Learner, Lesson, Pairs, Parts, load_torch, threads_of
 from residua._progress import reporter
 from residua._typing import ArrayLike, FloatArray, IntArray, Metric, Progress
 from residua._validate import (
@@ -29,8 +31,9 @@ from residua._validate import (
     refuse_huge_values,
     refuse_zero_rows,
 )
-from residua.codecs import RecurrentBinaryCodec
+from residua.codecs import RecurrentBinaryCodec, wrap
 from residua.errors import FallbackWarning, InvalidTypeError, InvalidValueError, ShapeError, UnsupportedError
+from residua.indexes import FlatIndex
 
 __all__ = ["train_recurrent_binary"]
 
@@ -42,11 +45,13 @@ _NEAR = 128  # neighbours whose scores are learned
 _HELD_OUT = 1_000
 _HELD_OUT_ROWS = 20_000  # rows that held-out queries search
 _STEPS = 64  # per epoch, at most
-_BATCH = 32
 _EPOCHS = 8
+_PRESET_EPOCHS = 10
 _PATIENCE = 3
 _MARGIN = 0.003  # gain in held-out recall for which the learned codec is taken
 _K = 10
+_HARD = 8  # rows per pair that the closed form takes for the document
+_MINED = 8_192  # pairs for which they are looked for
 
 
 def train_recurrent_binary(
@@ -82,18 +87,23 @@ def train_recurrent_binary(
         ``"cosine"``, ``"ip"`` or ``"l2"``.
     pairs
         ``(queries, documents)``, two ``(m, dim)`` arrays of embeddings that belong together: adds a
-        contrastive loss against the other documents of a batch and of a queue.
+        contrastive loss against the other documents of a batch and of a queue, and against the rows that the
+        closed form takes for the document.
     queries
         ``(nq, dim)`` sample of queries. A quarter is held out where there are 256; else rows are.
     compatible_with
         A trained codec: its query side and steps stay, and only the encoder is trained, so that its own
         queries search old and new codes alike.
     preset
-        ``"bebr"``, the published configuration, is not built.
+        ``"bebr"`` trains the recurrent binarization module as published, from scratch: blocks with a hidden
+        layer, one residual code up to 2 bits per dim, the cosine of composed codes, for vectors and codes as
+        queries alike. Cosine only, without ``compatible_with``. Its last word is the paper's, not the
+        neighbours': it may rank worse than the closed form, whose recall is ``training["start_recall"]``.
     checkpoint
         File for the state after every epoch; where it exists, training goes on from it.
     epochs
-        At most this many (default 8); training stops after three epochs without a better one.
+        At most this many (default 8, for a preset 10); without a preset training stops after three epochs
+        without a better one.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or another name of a device that PyTorch knows.
     num_threads
@@ -118,16 +128,14 @@ def train_recurrent_binary(
     Notes
     -----
     After Gan et al., KDD 2023 (base binary code, residual codes at weights 1, 1/2, 1/4, …, straight-through
-    estimator), restricted to linear maps, which keeps scans exact integer sums. docs/learned.md has figures.
+    estimator); without a preset restricted to linear maps, which keeps the query in floats and scans exact
+    integer sums. docs/learned.md has figures.
     """
     as_choice(metric, "metric", METRICS)
-    if preset is not None:
-        as_choice(preset, "preset", ("bebr",))
-        raise UnsupportedError(
-            "preset 'bebr' is not built: its blocks are not linear, and native code has linear maps; "
-            "preset=None trains what native code can encode"
-        )
-    most = _EPOCHS if epochs is None else as_int(epochs, "epochs", 1, 100_000)
+    _check_preset(preset, metric, compatible_with)
+    most = _PRESET_EPOCHS if preset else _EPOCHS
+    if epochs is not None:
+        most = as_int(epochs, "epochs", 1, 100_000)
     threads, seed = as_threads(num_threads), as_seed(seed)
     if checkpoint is not None:
         as_path(checkpoint)
@@ -136,39 +144,46 @@ def train_recurrent_binary(
     asked = None if queries is None else _checked(queries, dim, "queries", metric)
     both = _as_pairs(pairs, dim, metric)
     old = _as_old(compatible_with, dim, metric)
+    codec = RecurrentBinaryCodec(dim, bits, seed=seed)
     torch = load_torch()
 
-    first = RecurrentBinaryCodec(dim, bits, seed=seed)
     learn_from, held_out = _split(rows, asked, seed)
     if old is None:
         # On all rows and queries, the held-out ones too: both sides of the comparison start there, and what
         # may be returned is what a fit gives.
-        first.fit(rows, queries=asked, metric=metric, num_threads=num_threads)
-        start = first._trained()
+        codec.fit(rows, queries=asked, metric=metric, num_threads=num_threads)
+        start = codec._trained()
     else:
         start = old._trained()
-        first._bits = old._bits
-    parts = _core.recurrent_parts(start)
-    if parts["block_dims"] != dim or not len(parts["query_map"]):
-        raise UnsupportedError(
-            f"the transform for {dim} dims and {len(rows)} rows is made of blocks, which training does not "
-            "know; use RecurrentBinaryCodec.fit"
-        )
+        codec._bits = old._bits
     trial = _Trial(held_out, learn_from[0], metric, seed, threads)
-    lesson = _lesson(learn_from, both, metric, seed, threads)
-    plan = Plan(start.fingerprint, most, lesson.steps, seed, _digest(lesson), old is not None)
     with threads_of(torch, threads):
-        learner = Learner(parts, lesson, plan, device)
-        best, outcome = _learn(learner, trial, start, checkpoint, most, lesson.steps, progress)
-    codec = first
+        lesson = _lesson(learn_from, both, start, seed, threads)
+        learner: Learner | BebrLearner
+        if preset is None:
+            parts = _core.recurrent_parts(start)
+            _refuse_blocks(parts, rows)
+            count = max(1, min(_STEPS, len(lesson.queries) // BATCH))
+            kind = "recurrent" if old is None else "compatible"
+            plan = Plan(kind, start.fingerprint, most, count, BATCH, seed, _digest(lesson))
+            learner = Learner(parts, lesson, plan, device, fixed_queries=old is not None)
+        else:
+            examples = len(lesson.rows if lesson.pairs is None else lesson.pairs.queries)
+            batch = min(PAIRS, max(32, examples // 4))
+            plan = Plan(preset, start.fingerprint, most, -(-examples // batch), batch, seed, _digest(lesson))
+            learner = BebrLearner(dim, bits, lesson, plan, device)
+        kept, outcome = _learn(learner, trial, start, checkpoint, progress)
     if outcome["learned"]:
-        native = _finished(best, learn_from[0], threads)
+        native = learner.native(kept)
+        if preset is None:
+            native = _with_levels(native, learn_from[0], threads)
         codec._native = _core.with_expansion(native, trial.expansion(native))
     else:
         codec._native = start
+        given = "the closed form" if old is None else "the codec of compatible_with"
         warnings.warn(
-            f"training found nothing better than the closed form (held-out recall@{_K} "
-            f"{outcome['recall']:.4f} against {outcome['start_recall']:.4f}); the closed form is returned",
+            f"training found nothing better than {given} (held-out recall@{_K} {outcome['recall']:.4f} "
+            f"against {outcome['start_recall']:.4f}); {given} is returned",
             FallbackWarning,
             stacklevel=2,
         )
@@ -176,38 +191,52 @@ def train_recurrent_binary(
     return codec
 
 
+def _check_preset(preset: Any, metric: str, compatible_with: Any) -> None:
+    if preset is None:
+        return
+    as_choice(preset, "preset", ("bebr",))
+    if metric != "cosine":
+        raise UnsupportedError(
+            f"preset 'bebr' scores by the cosine of codes; metric={metric!r} needs preset=None"
+        )
+    if compatible_with is not None:
+        raise UnsupportedError("preset 'bebr' learns codes of its own; compatible_with needs preset=None")
+
+
+def _refuse_blocks(parts: Parts, rows: FloatArray) -> None:
+    if parts["block_dims"] != rows.shape[1] or not len(parts["query_map"]):
+        raise UnsupportedError(
+            f"the transform for {rows.shape[1]} dims and {len(rows)} rows is made of blocks, which training "
+            "does not know; use RecurrentBinaryCodec.fit"
+        )
+
+
 def _learn(
-    learner: Learner,
+    learner: Learner | BebrLearner,
     trial: _Trial,
     start: _core.Codec,
     checkpoint: str | os.PathLike[str] | None,
-    most: int,
-    steps: int,
     progress: Progress,
 ) -> tuple[Parts, dict[str, Any]]:
-    """Train until nothing improves; returns the best parts and what was reached."""
-    first = trial.recall(start)
+    """Train until nothing improves; returns the best weights and what was reached."""
+    first, plan = trial.recall(start), learner.plan
     best: dict[str, Any] = {"recall": -1.0, "epoch": 0}
     if checkpoint is not None and os.path.exists(checkpoint):
         best = learner.load(checkpoint)
-    line = _line(progress, most * steps)
-    while learner.epoch < most and learner.epoch - int(best["epoch"]) < _PATIENCE:
+    line = _line(progress, plan.epochs * plan.steps)
+    patience = _PATIENCE if isinstance(learner, Learner) else plan.epochs
+    while learner.epoch < plan.epochs and learner.epoch - int(best["epoch"]) < patience:
         learner.run_epoch(partial(_report, line, learner, max(first, float(best["recall"]))))
-        parts = learner.parts()
-        reached = trial.recall(_core.recurrent_codec(**parts))
+        kept = learner.kept()
+        reached = trial.recall(learner.native(kept))
         if reached > float(best["recall"]):
-            best = {
-                "recall": reached,
-                "epoch": learner.epoch,
-                **{name: parts[name] for name in ("encode_map", "query_map", "step")},
-            }
+            best = {"recall": reached, "epoch": learner.epoch, **kept}
         if checkpoint is not None:
             learner.save(checkpoint, best)
-    line(most * steps, None, max(first, float(best["recall"])))
-    parts = {**learner.parts(), **{name: best[name] for name in ("encode_map", "query_map", "step")}}
+    line(plan.epochs * plan.steps, None, max(first, float(best["recall"])))
     reached = float(best["recall"])
-    return parts, {
-        "learned": reached >= first + _MARGIN,
+    return best, {
+        "learned": not isinstance(learner, Learner) or reached >= first + _MARGIN,
         "recall": reached,
         "start_recall": first,
         "epochs": learner.epoch,
@@ -216,7 +245,10 @@ def _learn(
 
 
 def _report(
-    line: Callable[[int, float | None, float], None], learner: Learner, recall: float, loss: float
+    line: Callable[[int, float | None, float], None],
+    learner: Learner | BebrLearner,
+    recall: float,
+    loss: float,
 ) -> None:
     line(learner.step, loss, recall)
 
@@ -255,11 +287,12 @@ def _split(
 def _lesson(
     learn_from: tuple[FloatArray, FloatArray | None],
     pairs: tuple[FloatArray, FloatArray] | None,
-    metric: str,
+    start: _core.Codec,
     seed: int,
     threads: int,
 ) -> Lesson:
     rows, queries = learn_from
+    metric = start.metric
     near_count = min(_NEAR, len(rows) - 1)
     chosen = np.sort(_core.permutation(len(rows), seed)[:_ROW_QUERIES])
     asked = rows[chosen]
@@ -271,8 +304,36 @@ def _lesson(
         repeats = max(1, len(asked) // len(queries))
         asked = np.concatenate([asked, *[queries] * repeats])
         near = np.concatenate([near, *[found] * repeats])
-    steps = max(1, min(_STEPS, len(asked) // _BATCH))
-    return Lesson(rows, asked, np.ascontiguousarray(near), pairs, metric, steps)
+    near = np.ascontiguousarray(near)
+    if pairs is None:
+        return Lesson(rows, asked, near, metric)
+    hard = _hard_negatives(start, rows, pairs, threads)
+    return Lesson(rows, asked, near, metric, Pairs(*pairs, _numbers(pairs[1]), hard))
+
+
+def _numbers(rows: FloatArray) -> IntArray:
+    """Number rows so that equal rows have equal numbers."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], np.int64)
+
+
+def _hard_negatives(
+    start: _core.Codec, rows: FloatArray, pairs: tuple[FloatArray, FloatArray], threads: int
+) -> IntArray:
+    """Rows of best code scores for every query that are not its document; -1 where there are none."""
+    queries, documents = pairs
+    out = np.full((len(queries), _HARD), -1, np.int64)
+    index = FlatIndex(start.dim, metric=start.metric, codec=wrap(start), vectors="none")
+    index.add(rows, num_threads=threads or None)
+    count = min(_HARD + 2, len(rows))
+    for begin in range(0, min(len(queries), _MINED), 1024):
+        part = slice(begin, min(begin + 1024, _MINED))
+        found = index.search(queries[part], count, rerank=False, num_threads=threads or None).ids
+        others = (rows[found] != documents[part, None]).any(axis=2)
+        for i, (near, other) in enumerate(zip(found, others, strict=True)):
+            near = near[other][:_HARD]
+            out[begin + i, : len(near)] = near
+    return out
 
 
 def _without(near: IntArray, own: IntArray) -> IntArray:
@@ -282,8 +343,9 @@ def _without(near: IntArray, own: IntArray) -> IntArray:
     return np.ascontiguousarray(near[keep].reshape(len(near), -1))
 
 
-def _finished(parts: Parts, rows: FloatArray, threads: int) -> _core.Codec:
-    """Fit the levels that decoding puts in place of middles, and make the codec."""
+def _with_levels(native: _core.Codec, rows: FloatArray, threads: int) -> _core.Codec:
+    """Fit the levels that decoding puts in place of middles."""
+    parts = _core.recurrent_parts(native)
     sample = rows[: _recurrent_fit._STEP_ROWS]
     encode = parts["encode_map"].reshape(len(parts["step"]), -1)
     y = _core.transform(sample - parts["center"], encode, threads) / parts["step"]
@@ -293,7 +355,8 @@ def _finished(parts: Parts, rows: FloatArray, threads: int) -> _core.Codec:
 
 def _digest(lesson: Lesson) -> str:
     seen = hashlib.sha256()
-    for array in (lesson.rows, lesson.queries, *(lesson.pairs or ())):
+    pairs = lesson.pairs
+    for array in (lesson.rows, lesson.queries, *((pairs.queries, pairs.documents) if pairs else ())):
         seen.update(str(array.shape).encode())
         seen.update(np.ascontiguousarray(array).data)
     return seen.hexdigest()[:16]
@@ -346,6 +409,10 @@ def _as_old(codec: Any, dim: int, metric: str) -> RecurrentBinaryCodec | None:
         return None
     if not isinstance(codec, RecurrentBinaryCodec) or codec._is_query_side:
         raise InvalidTypeError(f"compatible_with must be a RecurrentBinaryCodec, got {type(codec).__name__}")
+    if codec._is_module:
+        raise UnsupportedError(
+            f"compatible_with: {codec!r} has no linear query side that an encoder could share"
+        )
     if codec.dim != dim:
         raise ShapeError(f"compatible_with has {codec.dim} dims, x has {dim}")
     codec._trained()

@@ -11,7 +11,7 @@ import numpy as np
 from residua import _core, _query_maps
 from residua._codec import Codec
 from residua._index import Index
-from residua._typing import AnyArray, ArrayLike, ByteArray, FloatArray, Ids, Metric, Progress
+from residua._typing import AnyArray, ArrayLike, ByteArray, FloatArray, Ids
 from residua._validate import (
     as_array,
     as_choice,
@@ -92,6 +92,7 @@ class CompatibleCodec(RecurrentBinaryCodec):
         self._dim = w.shape[1]
         self._bits, self._query_aware, self._seed = codec._bits, codec._query_aware, codec._seed
         self._native = native
+        self._center: FloatArray = _core.recurrent_parts(native)["center"]
         self._fused = _query_maps.fuse(native, self._matrix, self._offset)
         self._single: tuple[FloatArray, FloatArray] = (w.astype(np.float32), t.astype(np.float32))
 
@@ -126,28 +127,6 @@ class CompatibleCodec(RecurrentBinaryCodec):
         """All bytes per vector, those of the old codec."""
         return self._base.code_bytes
 
-    def fit(
-        self,
-        x: ArrayLike,
-        *,
-        queries: ArrayLike | None = None,
-        metric: Metric = "cosine",
-        num_threads: int | None = None,
-        progress: Progress = False,
-    ) -> NoReturn:
-        """Refuse: the codes are those of a codec that is fitted.
-
-        Parameters
-        ----------
-        x, queries, metric, num_threads, progress
-            Not used.
-
-        Raises
-        ------
-        InvalidValueError
-        """
-        raise InvalidValueError(f"{self!r} serves codes of a fitted codec; call compatible_queries again")
-
     def translate(self, x: ArrayLike) -> FloatArray:
         """Carry vectors of the new model into the space of the old one.
 
@@ -162,8 +141,7 @@ class CompatibleCodec(RecurrentBinaryCodec):
         is near unit length, no more.
         """
         v, single = self._checked(x, "x")
-        matrix, offset = self._single
-        out: FloatArray = v @ matrix.T + offset
+        out = self._carried(v)
         return out[0] if single else out
 
     def encode(
@@ -184,8 +162,8 @@ class CompatibleCodec(RecurrentBinaryCodec):
         -------
         ``(n, code_bytes)`` uint8.
         """
-        v, _ = as_vectors(x, self._dim, "x")
-        return self._base.encode(self.translate(v), num_threads=num_threads, refine=refine)
+        v, _ = self._checked(x, "x", one=False)
+        return self._base.encode(self._carried(v), num_threads=num_threads, refine=refine)
 
     def scores(self, queries: ArrayLike, codes: ArrayLike, *, num_threads: int | None = None) -> FloatArray:
         """Score queries of the new model against codes of the old one.
@@ -209,8 +187,7 @@ class CompatibleCodec(RecurrentBinaryCodec):
         lifted[:, : self._dim] = q
         out = self._fused.scores(lifted, c, as_threads(num_threads))
         if self.metric == "l2":  # the fused score is -|q - x|^2 + |q - c|^2
-            center = np.float32(_core.recurrent_parts(self._trained())["center"])
-            away = self.translate(q) - center
+            away = self._carried(q) - self._center
             out = np.maximum((away * away).sum(axis=1)[:, None] - out, 0)
         return out[0] if single else out
 
@@ -262,8 +239,8 @@ class CompatibleCodec(RecurrentBinaryCodec):
             The index holds other codes.
         """
         self._refuse_others(index)
-        v, _ = as_vectors(x, self._dim, "x")
-        return index.add(self.translate(v), ids, columns)
+        v, _ = self._checked(x, "x", one=False)
+        return index.add(self._carried(v), ids, columns)
 
     def save(self, path: Any) -> NoReturn:
         """Refuse: keep :attr:`matrix` and :attr:`offset` beside the codec, and make the object anew.
@@ -282,9 +259,14 @@ class CompatibleCodec(RecurrentBinaryCodec):
             "(numpy.savez); rz.CompatibleCodec(codec, matrix, offset) makes it anew"
         )
 
-    def _checked(self, x: ArrayLike, name: str) -> tuple[FloatArray, bool]:
-        """Return rows as the metric sees them, and whether there was one."""
-        v, single = as_vectors(x, self._dim, name, one=True)
+    def _carried(self, v: FloatArray) -> FloatArray:
+        matrix, offset = self._single
+        out: FloatArray = v @ matrix.T + offset
+        return out
+
+    def _checked(self, x: ArrayLike, name: str, *, one: bool = True) -> tuple[FloatArray, bool]:
+        """Return rows as the metric sees them, and whether there was one vector alone, where that may be."""
+        v, single = as_vectors(x, self._dim, name, one=one)
         if self.metric == "cosine":
             refuse_zero_rows(v, name)
             v = _core.normalize(v)
@@ -298,7 +280,7 @@ class CompatibleCodec(RecurrentBinaryCodec):
                 "the index holds no codes of a fitted codec; queries of this object are for codes of codec "
                 f"{self.compatible_with}"
             )
-        if index.codec.fingerprint != self.compatible_with:
+        if not self._trained().reads_codes_of(index.codec._trained()):
             raise UnsupportedError(
                 f"the index holds codes of codec {index.codec.fingerprint}, these queries are for codes of "
                 f"{self.compatible_with}; call compatible_queries(index.codec, old=…, new=…)"
@@ -312,6 +294,10 @@ def _base_of(codec: Any) -> RecurrentBinaryCodec:
     if not isinstance(codec, RecurrentBinaryCodec):
         raise InvalidTypeError(f"codec must be a RecurrentBinaryCodec, got {type(codec).__name__}")
     codec._trained()
+    if codec._is_module:
+        raise UnsupportedError(
+            f"codec: {codec!r} has no linear query side that a query map could become part of"
+        )
     return codec._base if isinstance(codec, CompatibleCodec) else codec
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import residua as rz
-from residua import _core, _learning
+from residua import _bebr, _core, _learning, training
+from residua._checkpoint import Plan
 from residua.training import _EPOCHS
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch: pip install '.[train]'")
@@ -85,8 +86,8 @@ def test_the_forward_pass_is_the_native_one(x: Matrix, metric: Any) -> None:
     native = rz.RecurrentBinaryCodec(DIM, 2).fit(rows, metric=metric)._trained()
     asked = np.ascontiguousarray(rows[:30])
     near = np.tile(np.arange(400), (30, 1))
-    lesson = _learning.Lesson(rows, asked, near, None, metric, 1)
-    plan = _learning.Plan("", 1, 1, 0, "", False)
+    lesson = _learning.Lesson(rows, asked, near, metric)
+    plan = Plan("recurrent", "", 1, 1, 32, 0, "")
     learner = _learning.Learner(_core.recurrent_parts(native), lesson, plan, "cpu")
     z = learner._rows - learner._center
     with torch.no_grad():
@@ -188,6 +189,14 @@ def test_a_compatible_codec_shares_the_query_side(x: Matrix) -> None:
     assert (a["encode_map"] != b["encode_map"]).any()
     codes = new.encode(moved[:300])
     np.testing.assert_allclose(old.scores(moved[:20], codes), new.scores(moved[:20], codes), atol=1e-4)
+    index = rz.FlatIndex(DIM, codec=old, vectors="none")
+    index.add(x[:1500])
+    index.replace_codec(new)
+    index.add(moved[:300])
+    assert set(index.codec_versions(range(1500, 1800)).tolist()) == {new.fingerprint}
+    for q, first in ((x[:50], 0), (moved[:50], 1500)):  # both models' queries, rows of both codecs
+        found = index.search(q, 10).ids
+        assert (found == first + np.arange(50)[:, None]).any(axis=1).mean() > 0.8
 
 
 def test_mapped_rows(x: Matrix, tmp_path: Path) -> None:
@@ -205,3 +214,119 @@ def test_transforms_of_blocks_are_refused() -> None:
     wide = np.random.default_rng(3).normal(size=(100, 400)).astype("f4")
     with pytest.raises(rz.errors.UnsupportedError, match="made of blocks"):
         train(wide, bits=1)
+
+
+def test_the_published_preset(x: Matrix, tmp_path: Path) -> None:
+    """Codes of the native module are those of the torch module in evaluation mode."""
+    seen: list[Any] = []
+    made = _bebr.BebrLearner.__init__
+
+    def watch(self: _bebr.BebrLearner, *arguments: Any) -> None:
+        made(self, *arguments)
+        seen.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_bebr.BebrLearner, "__init__", watch)
+        codec = train(x[:2000], bits=2, preset="bebr", epochs=2)
+    assert codec.training is not None
+    assert codec.training["epochs"] == 2
+    assert codec.code_bytes == rz.RecurrentBinaryCodec(DIM, 2).code_bytes
+    (learner,) = seen
+    rows = _core.normalize(x[:300])
+    for block in learner._blocks:
+        block.eval()
+    with torch.no_grad():
+        wanted = learner.compose(torch.as_tensor(rows)).numpy()
+    native = learner.native(learner.kept())
+    got = _bebr._composed(native.encode(rows, 1), *_bebr.code_shape(DIM, 2))
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    assert (np.abs(got - wanted).max(axis=1) < 1e-5).mean() > 0.98  # the rest has a value next to zero
+    unit = np.einsum("ij,ij->i", native.decode(native.encode(rows, 1), 1), rows)
+    assert unit.mean() > 0.3
+
+
+def test_the_preset_learns_and_goes_on(x: Matrix, tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    pairs = x[:1000], x[:1000] + 0.1 * x[1000:2000]
+    options: dict[str, Any] = {"bits": 2, "preset": "bebr", "pairs": pairs}
+    whole = train(x[:2000], epochs=2, **options)
+    first = train(x[:2000], epochs=1, **options)
+    assert whole.fingerprint != first.fingerprint
+    assert whole.training is not None
+    assert whole.training["recall"] > 0.05  # by chance 0.007
+
+    saved = _bebr.BebrLearner.save
+
+    def stop_after_one(self: _bebr.BebrLearner, *arguments: Any) -> None:
+        saved(self, *arguments)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_bebr.BebrLearner, "save", stop_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            train(x[:2000], epochs=2, checkpoint=path, **options)
+    assert train(x[:2000], epochs=2, checkpoint=path, **options).fingerprint == whole.fingerprint
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="checkpoint of another configuration"):
+        train(x[:2000], epochs=2, checkpoint=path, bits=2)
+    assert path.read_bytes() == before
+
+
+def test_the_contrast_of_the_preset() -> None:
+    """Against a NumPy cross-entropy over the own document and the five hardest others that are not it."""
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(40, DIM)).astype("f4")
+    lesson = _learning.Lesson(rows, rows, np.zeros((40, 1), np.int64), "cosine")
+    learner = _bebr.BebrLearner(DIM, 2, lesson, Plan("bebr", "", 1, 1, 8, 0, ""), "cpu")
+    q, d = rng.normal(size=(2, 12, DIM))
+    owner = np.r_[np.arange(11), 0]
+    q, d = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (q, d))
+    wanted = 0.0
+    for scores in (q @ d.T / 0.05, d @ q.T / 0.05):
+        for i, row in enumerate(scores):
+            others = np.sort(row[owner != owner[i]])[-5:]
+            wanted += np.log(np.exp(np.r_[row[i], others] - row[i]).sum()) / len(scores)
+    tensors = (torch.as_tensor(a) for a in (3 * q, 0.2 * d, owner))
+    assert float(learner.contrast(*tensors)) == pytest.approx(wanted, rel=1e-4)
+    y = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0], requires_grad=True)
+    signs = learner._sign(y)
+    signs.sum().backward()
+    assert signs.tolist() == [-1, -1, 1, 1, 1]
+    assert y.grad is not None
+    assert y.grad.tolist() == [0, 1, 1, 1, 0]
+
+
+def test_hard_negatives_are_rows_that_codes_confuse(x: Matrix) -> None:
+    rows = _core.normalize(x[:600])
+    start = rz.RecurrentBinaryCodec(DIM, 1).fit(rows)._trained()
+    queries, documents = rows[:50] + 0.01, rows[:50]
+    documents[49] = documents[48]
+    hard = training._hard_negatives(start, rows, (queries, documents), 1)
+    scores = start.scores(queries, start.encode(rows, 1, "rounded"), 1)
+    for i, near in enumerate(hard):
+        others = [j for j in np.argsort(-scores[i], kind="stable") if (rows[j] != documents[i]).any()]
+        assert len(set(near.tolist()) & set(others[:8])) >= 7  # order of ties aside
+        assert (near >= 0).all()
+    assert training._numbers(documents)[[47, 48, 49]].tolist() == [47, 48, 48]
+
+
+def test_pairs_move_scores_of_documents_above_hard_negatives(x: Matrix) -> None:
+    """Only pairs of equal documents and hard negatives enter the logits as they should."""
+    rows = _core.normalize(x[:400])
+    native = rz.RecurrentBinaryCodec(DIM, 1).fit(rows)._trained()
+    pairs = rows[:6], rows[[0, 0, 2, 3, 4, 5]]
+    hard = np.array([[7, 8], [9, -1], [10, 11], [12, 13], [14, 15], [16, 17]])
+    numbers = training._numbers(pairs[1])
+    own = _learning.Pairs(*pairs, numbers, hard)
+    lesson = _learning.Lesson(rows, rows, np.zeros((400, 5), np.int64), "cosine", own)
+    learner = _learning.Learner(_core.recurrent_parts(native), lesson, Plan("", "", 1, 1, 32, 0, ""), "cpu")
+    loss = float(learner._pair_loss(own, np.arange(6)).detach())
+    wanted = 0.0
+    for i in range(6):
+        others = [j for j in range(6) if numbers[j] != numbers[i]]
+        columns = np.array([pairs[1][i], *pairs[1][others], *rows[[h for h in hard[i] if h >= 0]]])
+        scores = native.scores(pairs[0][i : i + 1], native.encode(columns, 1, "rounded"), 1)[0]
+        wanted += np.log(np.exp((scores - scores[0]) / 0.05).sum()) / 6
+    assert loss == pytest.approx(wanted, abs=0.01)
+    assert learner._queue is not None
+    assert len(learner._queue[0]) == 6

@@ -45,7 +45,13 @@ def test_bad_input(tmp_path: Path) -> None:
         ({"compatible_with": other_metric}, ValueError, "fitted for metric 'l2'"),
         ({"compatible_with": rz.RecurrentBinaryCodec(32)}, rz.errors.NotTrainedError, "not trained"),
         ({"compatible_with": rz.ScalarCodec(32)}, TypeError, "must be a RecurrentBinaryCodec"),
-        ({"preset": "bebr"}, rz.errors.UnsupportedError, "not built"),
+        ({"preset": "bebr", "metric": "ip"}, rz.errors.UnsupportedError, "cosine of codes"),
+        (
+            {"preset": "bebr", "compatible_with": rz.RecurrentBinaryCodec(32).fit(X)},
+            rz.errors.UnsupportedError,
+            "codes of its own",
+        ),
+        ({"bits": 0.4}, ValueError, "from 0.5 to 8 bits"),
         ({"preset": "best"}, ValueError, "preset must be one of"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"metric": "dot"}, ValueError, "metric must be one of"),
@@ -53,3 +59,7 @@ def test_bad_input(tmp_path: Path) -> None:
         with pytest.raises(error, match=message):
             rz.train_recurrent_binary(**{"x": X, "bits": 1, "checkpoint": state, **options})
     assert not state.exists()
+    state.write_bytes(b"kept")
+    with pytest.raises(rz.errors.ShapeError):
+        rz.train_recurrent_binary(X, bits=1, pairs=(X[:5], X[:6]), checkpoint=state)
+    assert state.read_bytes() == b"kept"
