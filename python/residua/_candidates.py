@@ -24,8 +24,8 @@ from residua.tuning import TuneResult, as_target, halves
 _RUNS = 5
 _ASKED = 100  # queries that guess how many candidates are needed
 _PIECE = 8  # tokens of such a query, where it is a piece of a document
-_USUAL_RECALL = 0.95
-_MARGIN = 1.2
+_USUAL_RECALL = 0.98
+FEW = 1000  # documents that are all ranked: that takes a millisecond
 _GROWTH = 0.25  # exponent of the documents: MUVERA's tables and 5,000 abstracts, from 1,800 on
 
 
@@ -65,10 +65,18 @@ class Count(NamedTuple):
     k: int
     candidates: int
     documents: int
+    tuned: bool = False  # by a measurement on queries, not guessed
+
+    @classmethod
+    def of(cls, saved: AnyArray) -> Count:
+        k, candidates, documents, tuned = (int(i) for i in saved)
+        return cls(max(1, k), max(1, candidates), max(0, documents), bool(tuned))
 
     def for_search(self, k: int, n: int) -> int:
         """The same for other sizes: in proportion to k, and growing slowly with the documents."""
-        wider = max(1.0, k / self.k) * max(1.0, n / max(1, self.documents)) ** _GROWTH
+        if n <= FEW and not self.tuned:
+            return max(k, n)
+        wider: float = max(1.0, k / self.k) * max(1.0, n / max(1, self.documents)) ** _GROWTH
         return max(k, math.ceil(self.candidates * wider))
 
 
@@ -78,7 +86,7 @@ def guessed_count(
     score: Callable[[tuple[AnyArray, IntArray]], FloatArray],
     num_threads: int | None,
 ) -> Count:
-    """How many candidates of a sample hold 95 % of the ten best by MaxSim.
+    """How many candidates of a sample hold 98 % of the ten best by MaxSim.
 
     ``score`` gives first-stage scores of queries and all documents of the sample. Where no queries are given,
     some tokens of some documents ask for the other documents.
@@ -93,7 +101,7 @@ def guessed_count(
     places = np.argsort(np.argsort(-score(asked), axis=1, kind="stable"), axis=1)
     ranks = np.sort(np.take_along_axis(places, np.maximum(true, 0), axis=1)[true >= 0])
     reached = int(ranks[math.ceil(_USUAL_RECALL * len(ranks)) - 1]) + 1 if len(ranks) else k
-    return Count(10, max(10, math.ceil(_MARGIN * reached)), n)
+    return Count(10, max(10, reached), n)
 
 
 def pieces(sample: tuple[AnyArray, IntArray]) -> tuple[AnyArray, IntArray]:

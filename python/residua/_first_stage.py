@@ -10,8 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from residua import _core
-from residua._candidates import Count, guessed_count
-from residua._index import Index
+from residua._candidates import FEW, Count, guessed_count
 from residua._tokens import Tokens, part, pick
 from residua._typing import AnyArray, FloatArray, IntArray, Progress
 from residua._validate import as_choice
@@ -22,12 +21,16 @@ from residua.hnsw_index import HNSWIndex
 from residua.indexes import FlatIndex
 from residua.learned_encoder import LearnedEncoder
 
-_LEARNED_BITS = 4.0  # per dim of what a LearnedEncoder makes, which has few dims
+# More dims need fewer candidates, but longer for a query: about the same time on 5,000 documents.
+_LEARNED_DIM = 512
+_LEARNED_BITS = 4.0
 _LEARNED = "e_"  # before the names of the parts of a LearnedEncoder
-_LEARN_AT = 1000  # documents of a sample, for an encoder to be learned where none is asked for
+_FIT_AT = FEW + 1
+_FIT_GIVEN_AT = 256  # where an encoder is asked for
 _SAMPLE = 4096  # documents that encoder and codecs are fitted to, at most
-_BATCH = 1024  # documents encoded at a time
+_BATCH_BYTES = 2**28  # of vectors that are made at a time
 
+Stage = FlatIndex | HNSWIndex
 Sample = tuple[AnyArray, IntArray]  # tokens, offsets
 
 
@@ -44,7 +47,9 @@ class Encoder(Protocol):
 
 
 def named_encoder(name: str, dim: int, seed: int) -> Encoder:
-    return LearnedEncoder(dim, seed=seed) if name == "learned" else FDEncoder(dim, seed=seed)
+    if name == "learned":
+        return LearnedEncoder(dim, output_dim=_LEARNED_DIM, seed=seed)
+    return FDEncoder(dim, seed=seed)
 
 
 def make_encoder(encoder: Any, dim: int, seed: int) -> Encoder | None:
@@ -87,18 +92,22 @@ class FirstStage:
         self._codec = codec
         self._seed = seed
 
+    @property
+    def fit_at(self) -> int:
+        """Documents at which a first stage is made: few are ranked by all their tokens at once."""
+        return _FIT_AT if self.encoder is None else _FIT_GIVEN_AT
+
     def waiting(self) -> FlatIndex:
         """An index of empty vectors, for filters alone."""
         return FlatIndex(1, metric="ip", columns=self.columns)
 
     def fit(
         self, sample: Sample, asked: Sample | None, num_threads: int | None, progress: Progress
-    ) -> tuple[Encoder, Index, Count]:
+    ) -> tuple[Encoder, Stage, Count]:
         """Fit encoder and codec to documents; return them, the codec in an empty index."""
         encoder = self.encoder
         if encoder is None:
-            kind = "learned" if len(sample[1]) > _LEARN_AT else "fde"
-            encoder = named_encoder(kind, self.dim, self._seed)
+            encoder = named_encoder("learned", self.dim, self._seed)
         if isinstance(encoder, LearnedEncoder) and not encoder.is_trained:
             encoder.fit(sample, queries=asked, num_threads=num_threads, progress=progress)
         codec = self._codec
@@ -113,8 +122,9 @@ class FirstStage:
         def score(some: Sample) -> FloatArray:
             q = encoder.encode_queries(some, num_threads=num_threads)
             if codec is None:
-                return q @ x.T
-            return codec.scores(q, codec.encode(x, num_threads=num_threads), num_threads=num_threads)
+                return np.asarray(q @ x.T, np.float32)
+            fitted: Codec = codec
+            return fitted.scores(q, codec.encode(x, num_threads=num_threads), num_threads=num_threads)
 
         count = guessed_count(sample, asked, score, num_threads)
         vectors: Any = "float32" if codec is None else "none"
@@ -168,13 +178,13 @@ class FirstStage:
         return cls(parts["dim"], encoder, codec, parts["stage"], json.loads(parts["columns"]), parts["seed"])
 
 
-def stage_of(native: _core.Index) -> Index:
+def stage_of(native: _core.Index) -> Stage:
     """The first stage that a file holds."""
     return (HNSWIndex if isinstance(native, _core.HNSWIndex) else FlatIndex)._from_native(native)
 
 
 def add_vectors(
-    stage: Index,
+    stage: Stage,
     encoder: Encoder | None,
     sets: Tokens,
     numbers: IntArray,
@@ -183,8 +193,9 @@ def add_vectors(
 ) -> None:
     """Encode documents batch by batch, and add them; without an encoder, empty vectors."""
     report(0, max(1, len(sets)))
-    for i in range(0, len(sets), _BATCH):
-        last = min(i + _BATCH, len(sets))
+    batch = max(1, _BATCH_BYTES // (4 * (1 if encoder is None else encoder.output_dim)))
+    for i in range(0, len(sets), batch):
+        last = min(i + batch, len(sets))
         if encoder is None:
             vectors = empty_vectors(last - i)
         else:

@@ -11,30 +11,25 @@ import numpy as np
 from residua._candidates import Count
 from residua._columns import as_cells
 from residua._document_ids import DocumentIds
-from residua._first_stage import (
-    Encoder,
-    FirstStage,
-    add_vectors,
-    fitting_sample,
-)
-from residua._index import Index
+from residua._first_stage import Encoder, FirstStage, Stage, add_vectors, fitting_sample
 from residua._progress import reporter
 from residua._tokens import Tokens, as_tokens, pick
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, IntArray, Progress
 from residua._validate import as_choice, as_flag, as_ids, as_threads
 from residua.errors import InvalidValueError
+from residua.learned_encoder import LearnedEncoder
 from residua.token_store import TokenStore
 
 _Self = TypeVar("_Self", bound="TokenDocuments")
 
-_FIT_AT = 256  # documents at which the codecs, and a learned encoder, are fitted
+_FIT_AT = 256  # documents at which the codec of the tokens is fitted
 
 
 class State(NamedTuple):
     """What a search reads, replaced as a whole: documents have the same numbers in both parts."""
 
     encoder: Encoder | None  # None: all documents are candidates
-    stage: Index  # vectors and columns by number
+    stage: Stage  # vectors and columns by number
     store: TokenStore
 
 
@@ -62,7 +57,7 @@ class TokenDocuments:
         return self._plan.encoder
 
     @property
-    def first_stage(self) -> Index | None:
+    def first_stage(self) -> Stage | None:
         """The index of the single vectors, by number of document; None until codecs are fitted."""
         return None if self._state.encoder is None else self._state.stage
 
@@ -118,7 +113,7 @@ class TokenDocuments:
                 raise InvalidValueError(
                     "this index is trained already; make a new MultiVectorIndex to train anew"
                 )
-            self._fit(sets, asked, num_threads, progress)
+            self._fit(sets, asked, num_threads, progress, stage=True)
         return self
 
     def add(
@@ -175,8 +170,7 @@ class TokenDocuments:
         as_cells(columns, self._state.stage._native.fields, n)  # refuses before anything is done
         with self._changes:
             replaced = [] if given is None else self._ids.check_new(given, upsert=upsert)
-            if not self.is_trained and len(self) + n >= _FIT_AT and len(sets.flat):
-                self._fit(sets, None, num_threads, False)
+            self._fit_if_due(sets, num_threads)
             first = self._ids.next_number
             state = self._state
             numbers = np.arange(first, first + n)
@@ -191,6 +185,8 @@ class TokenDocuments:
             self._ids.erase(replaced)
             self._ids.add(n if given is None else given)
             self._drop(replaced)
+            if n >= _FIT_AT and isinstance(state.encoder, LearnedEncoder):
+                state.encoder._forget_solver()
         return self._ids.ids_of(numbers)
 
     def remove(self, ids: Ids, *, missing: Literal["raise", "ignore"] = "raise") -> int:
@@ -253,7 +249,7 @@ class TokenDocuments:
         """Return the bytes of every part; their sum is the index.
 
         ``first_stage`` is what grows with the documents, ``first_stage_codec`` what does not; ``tokens`` and
-        ``token_codec`` likewise.
+        ``token_codec`` likewise; and ``encoder``, of a learned one.
         """
         stage, store = self._state.stage.memory(), self._state.store.memory()
         return {
@@ -261,6 +257,7 @@ class TokenDocuments:
             "first_stage_codec": stage.get("codec", 0),
             "tokens": sum(store.values()) - store.get("codec", 0),
             "token_codec": store.get("codec", 0),
+            "encoder": getattr(self.encoder, "_memory_bytes", 0),
             "ids": self._ids.memory_bytes,
         }
 
@@ -273,25 +270,40 @@ class TokenDocuments:
         except (TypeError, ValueError):
             return False
 
-    def _fit(self, sets: Tokens, queries: Tokens | None, threads: int | None, progress: Progress) -> None:
-        """Fit encoder and codecs to ``sets`` and to what is here, and put that into their form."""
+    @property
+    def _codes_wait(self) -> bool:
+        return self._token_codec.startswith("rb") and isinstance(self._state.store.codec, str)
+
+    def _fit_if_due(self, sets: Tokens, threads: int | None) -> None:
+        """Fit what is to be fitted where the index has documents enough with ``sets``."""
+        total = len(self) + len(sets)
+        stage = not self.is_trained and total >= self._plan.fit_at
+        if len(sets.flat) and (stage or (self._codes_wait and total >= _FIT_AT)):
+            self._fit(sets, None, threads, False, stage=stage)
+
+    def _fit(
+        self, sets: Tokens, queries: Tokens | None, threads: int | None, progress: Progress, *, stage: bool
+    ) -> None:
+        """Fit codecs, and the first stage, to ``sets`` and to what is here, and put that into their form."""
         before, live = self._state, self._ids.live
         kept = [before.store.get(i) for i in range(len(before.store))]
         here = as_tokens(kept, self._dim, "tokens", "document") if kept else None
         sample = fitting_sample([sets] if here is None else [here, sets])
         asked = None if queries is None else (queries.flat, queries.offsets)
-        encoder, stage, count = self._plan.fit(sample, asked, threads, progress)
         store = before.store
-        if self._token_codec.startswith("rb"):
+        if self._codes_wait:
             fitted: Any = TokenStore(sample, self._token_codec, queries=asked, num_threads=threads).codec
             store = TokenStore((here.flat, here.offsets) if here else _no_tokens(self._dim), fitted)
+        if not stage:
+            self._state = before._replace(store=store)
+            return
+        encoder, index, self._count = self._plan.fit(sample, asked, threads, progress)
         if here is not None:
-            add_vectors(stage, encoder, pick(here, live), live, threads)
+            add_vectors(index, encoder, pick(here, live), live, threads)
             if self._plan.columns:
-                stage.set_columns(live, before.stage.columns(live))
+                index.set_columns(live, before.stage.columns(live))
         self._plan.encoder = encoder
-        self._count = count
-        self._state = State(encoder, stage, store)
+        self._state = State(encoder, index, store)
 
     def _drop(self, numbers: list[int]) -> None:
         self._state.stage.remove(numbers)

@@ -258,6 +258,16 @@ class LearnedEncoder:
             "samples": 2 * maps.samples.size + 4 * maps.mean.size,
         }
 
+    @property
+    def _memory_bytes(self) -> int:
+        """Bytes that are held now."""
+        held = {} if self._maps is None else vars(self._maps)
+        return sum(v.nbytes for v in (*held.values(), self._solver) if isinstance(v, np.ndarray))
+
+    def _forget_solver(self) -> None:
+        """Free what the next documents make anew."""
+        self._solver = None
+
     def _parts(self) -> dict[str, Any]:
         """Return what makes this encoder anew; its settings alone where it is not fitted."""
         out: dict[str, Any] = dict(self.config)

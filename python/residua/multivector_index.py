@@ -20,7 +20,7 @@ from residua._first_stage import (
     make_encoder,
     stage_of,
 )
-from residua._token_documents import _FIT_AT, State, TokenDocuments
+from residua._token_documents import State, TokenDocuments
 from residua._tokens import Tokens, as_queries, part
 from residua._typing import ArrayLike, Ids
 from residua._validate import as_choice, as_dim, as_flag, as_int, as_k, as_path, as_seed, as_threads
@@ -49,9 +49,9 @@ class MultiVectorIndex(TokenDocuments):
     dim
         Dims of the tokens.
     encoder
-        ``"fde"`` takes an :class:`FDEncoder` of 10,240 dims, ``"learned"`` a :class:`LearnedEncoder` of
-        1,024, fitted on the documents; ``"auto"`` the latter where that are 1,000 documents or more, else the
-        former. Or an encoder of ``dim`` dims.
+        ``"learned"`` takes a :class:`LearnedEncoder` of 512 dims, fitted on the documents, ``"fde"`` an
+        :class:`FDEncoder` of 10,240 dims, which needs no fit; ``"auto"`` is learned. Or an encoder of ``dim``
+        dims.
     codec
         Of the first stage: ``"auto"`` takes recurrent codes, of 4 bits per dim for a learned encoder and 1
         bit for others; None float32 vectors; or a codec of ``encoder.output_dim`` dims.
@@ -67,9 +67,9 @@ class MultiVectorIndex(TokenDocuments):
 
     Notes
     -----
-    Codecs and a learned encoder are fitted by :meth:`train`, or by the call of :meth:`add` that reaches 256
-    documents, on these; until then tokens are kept as float32 and every search is exact. Searches run while
-    one thread adds and removes.
+    All is fitted by :meth:`train`, or on what is there: the codec of the tokens by the call of :meth:`add`
+    that reaches 256 documents, the first stage at 1,001 documents, or 256 where an encoder is named or given.
+    Until then every search ranks all documents. Searches run while one thread adds and removes.
 
     Examples
     --------
@@ -109,7 +109,7 @@ class MultiVectorIndex(TokenDocuments):
         """How a search runs with default settings, in words."""
         n = len(self)
         if not self.is_trained:
-            return f"exact MaxSim over all documents (until {_FIT_AT} documents or train())"
+            return f"MaxSim over all documents (until {self._plan.fit_at:_} documents or train())"
         return (
             f"{self._count.for_search(10, n)} candidates for k=10 of {self._state.stage.plan}, "
             f"then MaxSim over {self._token_codec} tokens"
@@ -139,16 +139,17 @@ class MultiVectorIndex(TokenDocuments):
             How many, 1 … 2**31 - 1.
         candidates
             How many documents of the first stage are ranked by their tokens; at least k are. None takes what
-            :meth:`tune` chose, else what held 95 % of the ten best in a trial at the time of training; both
-            grow with k and the documents. Or ids of documents that something else found, which replace the
-            first stage: one array for all queries, or a list (or rows of an array) with one per query.
+            :meth:`tune` chose, else what held 98 % of the ten best in a trial at the time of training, or all
+            of up to 1,000 documents; both grow with k and the documents. Or ids of documents that something
+            else found, which replace the first stage: one array for all queries, or a list (or rows of an
+            array) with one per query.
         filter
             None, an expression such as ``rz.col("year") >= 2020``, its text, a boolean mask over the
             documents in insertion order, an array of allowed ids, or a list with one of these per query.
         subset
             Allowed ids, or a list with one array of them per query: the same as ``filter`` with ids.
         rerank
-            False returns the order and the scores of the first stage.
+            False returns the order and the scores of the first stage, where there is one.
         mask
             ``(n, t)`` bool or 0 and 1: which tokens of a padded array count.
         tau
@@ -216,12 +217,14 @@ class MultiVectorIndex(TokenDocuments):
 
         Parameters
         ----------
-        q_tokens, mask
+        q_tokens
             A sample of queries, as for :meth:`search`.
         k
             Results per query.
         target_recall
             Recall@k to reach, above 0, at most 1.
+        mask
+            As for :meth:`search`.
         seed
             Seed of the halves.
         num_threads
@@ -239,11 +242,11 @@ class MultiVectorIndex(TokenDocuments):
         as_threads(num_threads)
         if len(self) == 0 or not self.is_trained:
             raise InvalidValueError(
-                f"tune needs {_FIT_AT} documents, or train(): every search of an untrained index is exact"
+                f"tune needs {self._plan.fit_at:_} documents, or train(): an untrained index ranks all"
             )
         q = as_queries(q_tokens, self._dim, mask)
         result = tune_candidates(self.search, q, len(self), k, target_recall, seed, num_threads)
-        self._count = Count(result.k, result.params["candidates"], len(self))
+        self._count = Count(result.k, result.params["candidates"], len(self), tuned=True)
         return result
 
     def save(self, path: Any) -> None:
@@ -281,7 +284,7 @@ class MultiVectorIndex(TokenDocuments):
             stage, store = stage_of(parts["first_stage"]), TokenStore._from_native(parts["tokens"])
             index._start(store.dim, plan, parts["token_codec"])
             index._ids = DocumentIds.from_bytes(parts["ids"])
-            index._count = Count(*(max(1, int(i)) for i in parts["count"]))
+            index._count = Count.of(parts["count"])
             index._state = State(plan.encoder if parts["trained"] else None, stage, store)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptFileError(f"a MultiVectorIndex cannot be made of the file: {error!r}") from error

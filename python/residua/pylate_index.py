@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from residua._progress import reporter
 from residua._tokens import as_tokens, part
 from residua._typing import FloatArray, Progress
@@ -64,7 +66,7 @@ class PyLateIndex:
         show_progress: bool = False,
         **options: Any,
     ) -> None:
-        if not isinstance(index_name, str) or not index_name or os.path.basename(index_name) != index_name:
+        if not index_name or os.path.basename(index_name) != index_name:
             raise InvalidValueError(
                 f"index_name must be a name of a file, without folders, got {index_name!r}"
             )
@@ -166,7 +168,7 @@ class PyLateIndex:
         hits = self._index.search((sets.flat, sets.offsets), min(k, len(self._index)), subset=subset)
         return [
             [{"id": i, "score": float(s)} for i, s in zip(ids[:n], scores[:n], strict=True)]
-            for ids, scores, n in zip(hits.ids.tolist(), hits.scores, hits.counts, strict=True)
+            for ids, scores, n in zip(hits.ids.tolist(), hits.scores, np.atleast_1d(hits.counts), strict=True)
         ]
 
     def get_documents_embeddings(self, documents_ids: list[list[str]]) -> list[list[FloatArray]]:
