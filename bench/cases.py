@@ -53,16 +53,17 @@ KINDS = (
     "fde",
     "maxsim",
     "first_stage",
+    "late_interaction",
 )
 
 # Kinds that make what they measure on.
 GENERATED = ("import", "filter", "fde", "maxsim")
 # Kinds that are measured on folders of token vectors (bench/token_data.py).
-TOKENS = ("first_stage",)
+TOKENS = ("first_stage", "late_interaction")
 
 # Kinds that always time by the CPU time of the process, and those that never can: what they time are new
 # processes, or searches that the package times itself.
-CPU_TIMED = ("graph", "filtered", "fde", "maxsim")
+CPU_TIMED = ("graph", "filtered", "fde", "maxsim", "late_interaction")
 WALL_TIMED = ("import", "tune")
 
 _OPTIONS: Mapping[str, frozenset[str]] = {

@@ -11,6 +11,7 @@ from bench.measures.first_stage import measure_first_stage
 from bench.measures.funnel import measure_funnel
 from bench.measures.graphs import measure_graphs
 from bench.measures.importing import measure_import
+from bench.measures.late_interaction import measure_late_interaction
 from bench.measures.lists import measure_lists
 from bench.measures.multivector import measure_fde, measure_maxsim
 from bench.measures.peers import measure_peers
@@ -42,4 +43,5 @@ MEASURES: dict[str, Callable[[Session], None]] = {
     "fde": measure_fde,
     "maxsim": measure_maxsim,
     "first_stage": measure_first_stage,
+    "late_interaction": measure_late_interaction,
 }
