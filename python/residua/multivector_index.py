@@ -195,8 +195,9 @@ class MultiVectorIndex(TokenDocuments):
         taken = count if rerank or state.encoder is None else k
         found = state.stage.search(vectors, taken, filter=allowed, num_threads=num_threads, **wide)
         if not rerank and state.encoder is not None:
-            return self._hits(found.ids, found.scores, found.counts, k, q.single, found.stats)
-        chosen = Candidates.of_search(found.ids, len(state.store))
+            whole = self._without_new(state, found.ids, found.scores, found.counts)
+            return self._hits(*whole, k, q.single, found.stats)
+        chosen = Candidates.of_search(found.ids, self._ready(state))
         return self._rank(state, q, k, chosen, tau, threads, found.stats)
 
     def tune(
@@ -291,8 +292,7 @@ class MultiVectorIndex(TokenDocuments):
         n = index._ids.next_number
         if len(store) != n or len(stage) != len(index._ids) or plan.dim != store.dim:
             raise CorruptFileError(
-                f"the parts of a MultiVectorIndex do not fit together: "
-                f"{len(store)} token sets, "
+                f"the parts of a MultiVectorIndex do not fit together: {len(store)} token sets, "
                 f"{len(stage)} vectors, {len(index._ids)} of {n} ids"
             )
         return index
@@ -304,6 +304,21 @@ class MultiVectorIndex(TokenDocuments):
             f"MultiVectorIndex(n={len(self):_}, dim={self._dim}, encoder={self.encoder!r}, "
             f"index={self._plan.kind!r}, token_codec={self._token_codec!r}, {text})"
         )
+
+    def _ready(self, state: State) -> int:
+        """Documents that are whole; those above are just being added."""
+        return min(len(state.store), self._ids.next_number)
+
+    def _without_new(self, state: State, numbers: Any, scores: Any, counts: Any) -> tuple[Any, Any, Any]:
+        """Results of the first stage without documents that are just being added."""
+        numbers, scores = np.atleast_2d(numbers), np.atleast_2d(scores)
+        new = numbers >= self._ready(state)
+        if not new.any():
+            return numbers, scores, counts
+        order = np.argsort(new, axis=1, kind="stable")
+        numbers = np.take_along_axis(np.where(new, -1, numbers), order, axis=1)
+        scores = np.take_along_axis(np.where(new, -np.inf, scores), order, axis=1).astype(np.float32)
+        return numbers, scores, np.atleast_1d(counts) - new.sum(axis=1)
 
     def _as_numbers(self, allowed: Any, q: Tokens) -> Any:
         """A filter whose ids are numbers."""

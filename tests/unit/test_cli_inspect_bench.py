@@ -284,8 +284,17 @@ def test_files_of_token_sets(run: Run, vectors: Matrix) -> None:
     assert (facts["kind"], facts["dim"], facts["output_dim"]) == ("fd_encoder", 384, 48)
     facts = facts_of(run("inspect", "s.rsd", "--json"))
     assert (facts["kind"], facts["n"], facts["tokens"], facts["dim"]) == ("token_store", 2, 300, 384)
+    index = rz.MultiVectorIndex(384)
+    index.add([vectors[:20], vectors[20:300]])
+    index.save("m.rsd")
+    facts = facts_of(run("inspect", "m.rsd", "--json"))
+    assert (facts["kind"], facts["n"], facts["dim"]) == ("multivector_index", 2, 384)
     np.save("q.npy", vectors[:3])
-    for name, held in (("e.rsd", "an encoder of token sets"), ("s.rsd", "a token store")):
+    for name, held in (
+        ("e.rsd", "an encoder of token sets"),
+        ("s.rsd", "a token store"),
+        ("m.rsd", "an index of token sets, which rz.load reads"),
+    ):
         assert run("inspect", name).exit_code == 0
         refused = run("search", name, "q.npy")
         assert refused.exit_code == 1

@@ -454,11 +454,13 @@ def test_searches_beside_changes(
     failures: list[BaseException] = []
 
     def search() -> None:
+        rerank = True
         while not stop.is_set():
             try:
-                hits = index.search(queries, 5)
-                assert (hits.counts == 5).all()
-                assert all(len(set(ids)) == 5 for ids in hits.ids.tolist())
+                rerank = not rerank
+                hits = index.search(queries, 5, candidates=60, rerank=rerank)
+                assert (hits.counts >= (5 if rerank else 1)).all()
+                assert all(len(set(ids)) >= (5 if rerank else 1) for ids in hits.ids.tolist())
             except BaseException as e:
                 failures.append(e)
                 return

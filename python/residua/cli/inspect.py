@@ -112,6 +112,16 @@ def _loaded_facts(loaded: Any) -> dict[str, Any]:
             "codec": repr(loaded.codec),
             "memory": memory,
         }
+    if isinstance(loaded, rz.MultiVectorIndex):
+        return {
+            "index": repr(loaded),
+            "n": len(loaded),
+            "dim": loaded.dim,
+            "encoder": None if loaded.encoder is None else repr(loaded.encoder),
+            "plan": loaded.plan,
+            "memory": memory,
+            "bytes_per_document": sum(memory.values()) / len(loaded) if len(loaded) else None,
+        }
     if isinstance(loaded, rz.EmbeddingTable):
         return {
             "table": repr(loaded),

@@ -126,6 +126,7 @@ _NO_INDEX = (
     (rz.FDEncoder, "an encoder of token sets"),
     (rz.LearnedEncoder, "an encoder of token sets"),
     (rz.TokenStore, "a token store"),
+    (rz.MultiVectorIndex, "an index of token sets, which rz.load reads"),
 )
 
 
