@@ -13,7 +13,7 @@ from residua._columns import as_cells
 from residua._document_ids import DocumentIds
 from residua._first_stage import Encoder, FirstStage, Stage, add_vectors, fitting_sample
 from residua._progress import reporter
-from residua._tokens import Tokens, as_tokens, pick
+from residua._tokens import Tokens, as_queries, as_tokens, pick
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, IntArray, Progress
 from residua._validate import as_choice, as_flag, as_ids, as_threads
 from residua.errors import InvalidValueError
@@ -105,7 +105,7 @@ class TokenDocuments:
         """
         as_threads(num_threads)
         sets = as_tokens(tokens, self._dim, "tokens", "document", mask)
-        asked = None if queries is None else as_tokens(queries, self._dim, "queries", "query")
+        asked = None if queries is None else as_queries(queries, self._dim, name="queries")
         if len(sets.flat) == 0:
             raise InvalidValueError("tokens: expected at least 1 token to train on, got 0")
         with self._changes:

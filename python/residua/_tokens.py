@@ -69,13 +69,13 @@ def as_tokens(
     return _checked(a[keep], offsets, dim, name, what, kept=keep, unchecked=unchecked)
 
 
-def as_queries(q_tokens: Any, dim: int | None, mask: Any = None) -> Tokens:
+def as_queries(q_tokens: Any, dim: int | None, mask: Any = None, name: str = "q_tokens") -> Tokens:
     """Read queries as float32, none of which may be empty."""
-    q = as_tokens(q_tokens, dim, "q_tokens", "query", mask)
+    q = as_tokens(q_tokens, dim, name, "query", mask)
     empty = np.flatnonzero(np.diff(q.offsets) == 0)
     if len(empty):
         which = "the query" if q.single else f"query {empty[0]}"
-        raise InvalidValueError(f"q_tokens: {which} has no tokens (or a mask hides all), which ranks nothing")
+        raise InvalidValueError(f"{name}: {which} has no tokens (or a mask hides all), which ranks nothing")
     return Tokens(q.flat.astype(np.float32, copy=False), q.offsets, q.single)
 
 

@@ -171,6 +171,11 @@ def test_train_before_anything_is_added(documents: list[np.ndarray], encoder: rz
     assert index.search(documents[1][:4], 1).ids[0] == 1
     with pytest.raises(rz.errors.InvalidValueError, match="trained already"):
         index.train(documents)
+    asked = rz.MultiVectorIndex(DIM, encoder=encoder, token_codec="rb1")
+    with pytest.raises(rz.errors.InvalidValueError, match="queries: query 1 has no tokens"):
+        asked.train(documents, queries=[documents[0], documents[1][:0]])
+    asked.train(documents, queries=documents[:50])
+    assert asked.is_trained
 
 
 def test_filters_of_every_form(
