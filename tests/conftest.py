@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from residua import _core
 
 ROOT = Path(__file__).resolve().parents[1]
 KNOWN_ISAS = sorted(path.stem for path in (ROOT / "cpp" / "kernel" / "isa").glob("*.cpp"))
+
+
+def pytest_configure() -> None:
+    # What a shell starts in the background ignores interrupts, and so would all that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -42,10 +42,7 @@ def test_a_store_is_a_list(form: str, steps: list[tuple[str, list[int]]], seed: 
             for n in gone:
                 model[n] = None
         elif action == "compact":
-            found = store.compact()
-            kept = [i for i, d in enumerate(model) if d is not None]
-            assert found.tolist() == [kept.index(i) if i in kept else -1 for i in range(len(model))]
-            model = [model[i] for i in kept]
+            store.compact()  # all documents keep their numbers
         else:
             with tempfile.TemporaryDirectory() as folder:
                 store.save(Path(folder) / "s")
