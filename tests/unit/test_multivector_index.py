@@ -412,21 +412,6 @@ def test_bad_input_changes_nothing(
         filled.save(tmp_path / "missing" / "x.rz")
 
 
-def test_bad_settings() -> None:
-    with pytest.raises(ValueError, match="token_codec"):
-        rz.MultiVectorIndex(DIM, token_codec="rb3")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="encoder"):
-        rz.MultiVectorIndex(DIM, encoder="muvera")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="encode_documents"):
-        rz.MultiVectorIndex(DIM, encoder=3)  # type: ignore[arg-type]
-    with pytest.raises(rz.errors.ShapeError, match="64 dims, the index has 32"):
-        rz.MultiVectorIndex(DIM, encoder=rz.FDEncoder(64))
-    with pytest.raises(rz.errors.ShapeError):
-        rz.MultiVectorIndex(DIM, codec=rz.RecurrentBinaryCodec(100, bits=1))
-    with pytest.raises(ValueError, match="index"):
-        rz.MultiVectorIndex(DIM, index="ivf")  # type: ignore[arg-type]
-
-
 class Means:
     """An encoder from elsewhere: the mean of the tokens."""
 
