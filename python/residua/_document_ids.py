@@ -63,7 +63,9 @@ class DocumentIds:
         given = as_ids(ids, None)
         found = self.find(given)
         if missing == "raise" and None in found:
-            raise UnknownIdError(f"id {given[found.index(None)]!r} is not in the index")
+            unknown = given[found.index(None)]
+            shown = repr(unknown) if isinstance(unknown, str) else str(unknown)
+            raise UnknownIdError(f"id {shown} is not in the index")
         return np.array([i for i in found if i is not None], np.int64)
 
     def check_new(self, ids: AnyArray | list[str], *, upsert: bool) -> list[int]:

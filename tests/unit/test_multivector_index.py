@@ -219,7 +219,7 @@ def test_candidates_from_elsewhere(filled: rz.MultiVectorIndex, queries: list[np
     each = filled.search(queries[:2], 3, candidates=padded)
     assert each.counts.tolist() == [2, 1]
     assert set(each.ids[0].tolist()) == {1, 2, -1}
-    with pytest.raises(KeyError, match="4000"):
+    with pytest.raises(KeyError, match="id 4000 is not"):
         filled.search(queries, candidates=[1, 4000])
     with pytest.raises(ValueError, match="needs 40 of them, got 1"):
         filled.search(queries, candidates=[[1, 2]])
