@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from residua import _core
+from residua._saved import Saved
 from residua._typing import ArrayLike, ByteArray, FloatArray, Metric, Progress
 from residua._validate import (
     METRICS,
     as_choice,
     as_codes,
-    as_path,
     as_threads,
     as_vectors,
     refuse_huge_values,
@@ -22,7 +22,7 @@ from residua.errors import InvalidTypeError, InvalidValueError, NotTrainedError
 C = TypeVar("C", bound="Codec")
 
 
-class Codec:
+class Codec(Saved):
     """Base class of all codecs; not made directly.
 
     A codec is trained once, then immutable. Two codecs with the same ``fingerprint`` give the same
@@ -218,20 +218,8 @@ class Codec:
         out = native.symmetric_scores(a, b, as_threads(num_threads))
         return out[0] if single else out
 
-    def save(self, path: Any) -> None:
-        """Write the codec to ``path``, atomically; read it back with :func:`residua.load`.
-
-        Parameters
-        ----------
-        path
-            str or os.PathLike; folders are not created.
-
-        Raises
-        ------
-        FileError
-            An OSError: the folder is missing, the path is a directory, …
-        """
-        self._trained().save(as_path(path), metric_is_free=not self._metric_fixed)
+    def _write(self, path: bytes) -> None:
+        self._trained().save(path, metric_is_free=not self._metric_fixed)
 
     def _trained(self) -> _core.Codec:
         if self._native is None:

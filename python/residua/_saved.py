@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written to a file of its own by the native object that it holds."""
+"""What is written to a file of its own, by the native object that it holds unless it says otherwise."""
 
 from __future__ import annotations
 
@@ -28,4 +28,7 @@ class Saved:
         FileError
             An OSError: the folder is missing, the path is a directory, …
         """
-        self._native.save(as_path(path))
+        self._write(as_path(path))
+
+    def _write(self, path: bytes) -> None:
+        self._native.save(path)

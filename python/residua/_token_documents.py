@@ -13,6 +13,7 @@ from residua._columns import as_cells
 from residua._document_ids import DocumentIds
 from residua._first_stage import Encoder, FirstStage, Stage, add_vectors, fitting_sample
 from residua._progress import reporter
+from residua._saved import Saved
 from residua._tokens import Tokens, as_queries, as_tokens, pick
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, IntArray, Progress
 from residua._validate import as_choice, as_flag, as_ids, as_threads
@@ -33,7 +34,7 @@ class State(NamedTuple):
     store: TokenStore
 
 
-class TokenDocuments:
+class TokenDocuments(Saved):
     """Documents of token vectors that change while they are searched."""
 
     def _start(self, dim: int, plan: FirstStage, token_codec: str) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from residua import _core
 from residua._learned_fit import Maps, fit_maps, query_vectors, solver_of
 from residua._progress import reporter
+from residua._saved import Saved
 from residua._tokens import as_tokens
 from residua._typing import ArrayLike, FloatArray, Progress
-from residua._validate import as_dim, as_int, as_path, as_seed, as_threads
+from residua._validate import as_dim, as_int, as_seed, as_threads
 from residua.errors import CorruptFileError, InvalidValueError, NotTrainedError
 
 __all__ = ["LearnedEncoder"]
@@ -22,7 +23,7 @@ _HALVES = ("anchors", "map", "samples")  # sections of float16
 _FLOATS = ("starts", "mean")
 
 
-class LearnedEncoder:
+class LearnedEncoder(Saved):
     """Turn sets of token vectors into single vectors whose inner product ranks as MaxSim, by least squares.
 
     After LEMUR (arXiv 2601.21853): the best inner product of a token with a document is a function of the
@@ -232,22 +233,9 @@ class LearnedEncoder:
         sets = as_tokens(tokens, self._dim, "tokens", "query", mask)
         return self._checked(query_vectors(maps, sets, threads), sets.single)
 
-    def save(self, path: Any) -> None:
-        """Write this to ``path``, atomically; read it back with :func:`residua.load`.
-
-        Parameters
-        ----------
-        path
-            str or os.PathLike; folders are not created.
-
-        Raises
-        ------
-        FileError
-            An OSError: the folder is missing, the path is a directory, …
-        NotTrainedError
-        """
+    def _write(self, path: bytes) -> None:
         self._fitted()
-        _core.save_nested(as_path(path), self._KIND, self._parts())
+        _core.save_nested(path, self._KIND, self._parts())
 
     def memory(self) -> dict[str, int]:
         """Return bytes per part in a file: ``features``, ``map`` and ``samples``."""

@@ -23,7 +23,7 @@ from residua._first_stage import (
 from residua._token_documents import State, TokenDocuments
 from residua._tokens import Tokens, as_queries, part
 from residua._typing import ArrayLike, Ids
-from residua._validate import as_choice, as_dim, as_flag, as_int, as_k, as_path, as_seed, as_threads
+from residua._validate import as_choice, as_dim, as_flag, as_int, as_k, as_seed, as_threads
 from residua.codecs import Codec
 from residua.errors import CorruptFileError, InvalidTypeError, InvalidValueError
 from residua.multivector import carved, maxsim_topk
@@ -250,21 +250,7 @@ class MultiVectorIndex(TokenDocuments):
         self._count = Count(result.k, result.params["candidates"], len(self), tuned=True)
         return result
 
-    def save(self, path: Any) -> None:
-        """Write the index to one file, atomically; read it back with :func:`residua.load`, mapped or not.
-
-        Parameters
-        ----------
-        path
-            str or os.PathLike; folders are not created.
-
-        Raises
-        ------
-        FileError
-            An OSError: the folder is missing, the path is a directory, …
-        UnsupportedError
-            The encoder is not one of this package.
-        """
+    def _write(self, path: bytes) -> None:
         with self._changes:
             state = self._state
             parts = self._plan.parts(trained=self.is_trained) | {
@@ -275,7 +261,7 @@ class MultiVectorIndex(TokenDocuments):
                 "ids": self._ids.to_bytes(),
                 "count": np.array(self._count, np.int64),
             }
-            _core.save_nested(as_path(path), self._KIND, parts)
+            _core.save_nested(path, self._KIND, parts)
 
     @classmethod
     def _from_parts(cls, parts: dict[str, Any]) -> MultiVectorIndex:
