@@ -26,6 +26,7 @@ const char* class_name(ErrorKind kind) {
         case ErrorKind::out_of_range: return "OutOfRangeError";
         case ErrorKind::corrupt_file: return "CorruptFileError";
         case ErrorKind::unsupported: return "UnsupportedError";
+        case ErrorKind::out_of_memory: return "OutOfMemoryError";
         case ErrorKind::io: return "FileError";
     }
     return "ResiduaError";

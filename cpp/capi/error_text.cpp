@@ -33,6 +33,7 @@ residua_status status_of(ErrorKind kind) noexcept {
         case ErrorKind::duplicate_id: return RESIDUA_DUPLICATE_ID;
         case ErrorKind::unknown_id: return RESIDUA_UNKNOWN_ID;
         case ErrorKind::corrupt_file: return RESIDUA_CORRUPT_FILE;
+        case ErrorKind::out_of_memory: return RESIDUA_OUT_OF_MEMORY;
         case ErrorKind::unsupported: return RESIDUA_UNSUPPORTED;
         case ErrorKind::io: return RESIDUA_IO;
     }

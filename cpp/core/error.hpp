@@ -19,6 +19,7 @@ enum class ErrorKind {
     out_of_range,  // a row number is not in the table
     corrupt_file,  // a file fails a check
     unsupported,   // a valid request that this object or version cannot serve
+    out_of_memory, // a device has no room for what was asked; the host's own is std::bad_alloc
     io,            // the operating system refused; `os_errno` says why
 };
 

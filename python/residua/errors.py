@@ -18,6 +18,7 @@ __all__ = [
     "InvalidValueError",
     "NonFiniteError",
     "NotTrainedError",
+    "OutOfMemoryError",
     "OutOfRangeError",
     "ResiduaError",
     "ShapeError",
@@ -67,6 +68,10 @@ class UnknownIdError(ResiduaError, KeyError):
 
 class OutOfRangeError(ResiduaError, IndexError):
     """A row number is not in the table, or a query number not in the results."""
+
+
+class OutOfMemoryError(ResiduaError, MemoryError):
+    """A device, or the cap on its memory, has no room for what was asked."""
 
 
 class CorruptFileError(ResiduaError, ValueError):

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "core/error.hpp"
+#include "cuda/runtime.hpp"
+
+namespace residua::cuda {
+namespace {
+
+cudaStream_t as_stream(StreamHandle stream) { return reinterpret_cast<cudaStream_t>(stream); }
+
+std::string text(cudaError_t error) {
+    return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + ")";
+}
+
+void check(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    cudaGetLastError();  // errors that the device survives are cleared
+    throw Error(ErrorKind::unsupported, std::string("CUDA could not ") + what + ": " + text(error));
+}
+
+std::string megabytes(std::size_t bytes) { return std::to_string((bytes + (1u << 20) - 1) >> 20) + " MiB"; }
+
+}  // namespace
+
+bool is_emulated() noexcept { return false; }
+
+int device_count(std::string* reason) noexcept {
+    int n = 0;
+    const cudaError_t error = cudaGetDeviceCount(&n);
+    if (error == cudaSuccess && n > 0) return n;
+    cudaGetLastError();
+    if (reason != nullptr) *reason = error == cudaSuccess ? "there is no CUDA device" : text(error);
+    return 0;
+}
+
+DeviceInfo device_info(int device) {
+    std::string reason;
+    const int n = device_count(&reason);
+    if (n == 0) throw Error(ErrorKind::unsupported, "no CUDA device can be used: " + reason);
+    if (device < 0 || device >= n) {
+        throw Error(ErrorKind::value, "there is no CUDA device " + std::to_string(device) + "; devices are 0 … " + std::to_string(n - 1));
+    }
+    cudaDeviceProp p;
+    check(cudaGetDeviceProperties(&p, device), "ask for the properties of the device");
+    DeviceInfo out;
+    out.name = p.name;
+    out.major = p.major;
+    out.minor = p.minor;
+    out.multiprocessors = p.multiProcessorCount;
+    out.memory_bytes = p.totalGlobalMem;
+    out.l2_bytes = static_cast<std::size_t>(p.l2CacheSize);
+    out.shared_bytes = p.sharedMemPerBlockOptin;
+    int before = 0;
+    check(cudaGetDevice(&before), "ask for the current device");
+    check(cudaSetDevice(device), "choose the device");
+    std::size_t total = 0;
+    check(cudaMemGetInfo(&out.free_bytes, &total), "ask for the free memory");
+    check(cudaSetDevice(before), "choose the device");
+    return out;
+}
+
+Context::Context(int device, std::size_t memory_limit, StreamHandle stream)
+    : device_(device), stream_(stream), limit_(memory_limit), info_(device_info(device)) {
+    if (info_.major < kMinMajor) {
+        throw Error(ErrorKind::unsupported, info_.name + " has compute capability " + std::to_string(info_.major) + "." +
+                                                std::to_string(info_.minor) + "; 8.0 or later is needed");
+    }
+    enter();
+    if (stream_ != 0) return;
+    cudaStream_t made = nullptr;
+    check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "make a stream");
+    stream_ = reinterpret_cast<StreamHandle>(made);
+    owns_stream_ = true;
+}
+
+Context::~Context() {
+    if (owns_stream_) cudaStreamDestroy(as_stream(stream_));
+}
+
+void Context::enter() const { check(cudaSetDevice(device_), "choose the device"); }
+
+void* Context::allocate(std::size_t bytes, const char* what) {
+    if (limit_ != 0 && (used_ > limit_ || bytes > limit_ - used_)) {
+        throw Error(ErrorKind::out_of_memory, std::string(what) + " needs " + megabytes(bytes) + " of device memory, but of the limit of " +
+                                                  megabytes(limit_) + " " + megabytes(used_) + " are in use");
+    }
+    enter();
+    void* memory = nullptr;
+    const cudaError_t error = cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), as_stream(stream_));
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        std::size_t free = 0, total = 0;
+        cudaMemGetInfo(&free, &total);
+        throw Error(ErrorKind::out_of_memory, std::string(what) + " needs " + megabytes(bytes) + " of device memory; " + info_.name + " has " +
+                                                  megabytes(free) + " free of " + megabytes(total));
+    }
+    check(error, "allocate memory");
+    used_ += bytes;
+    peak_ = std::max(peak_, used_);
+    return memory;
+}
+
+void Context::release(void* memory, std::size_t bytes) noexcept {
+    cudaFreeAsync(memory, as_stream(stream_));
+    used_ -= bytes;
+}
+
+void Context::copy_in(void* device, const void* host, std::size_t bytes) {
+    if (bytes == 0) return;
+    enter();
+    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, as_stream(stream_)), "copy to the device");
+    // Pinned memory would still be read.
+    check(cudaStreamSynchronize(as_stream(stream_)), "copy to the device");
+}
+
+void Context::copy_out(void* host, const void* device, std::size_t bytes) {
+    if (bytes == 0) return;
+    enter();
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, as_stream(stream_)), "copy from the device");
+    synchronize();
+}
+
+void Context::copy(void* device_to, const void* device_from, std::size_t bytes) {
+    if (bytes == 0) return;
+    enter();
+    check(cudaMemcpyAsync(device_to, device_from, bytes, cudaMemcpyDeviceToDevice, as_stream(stream_)), "copy on the device");
+}
+
+void Context::fill(void* device, int byte, std::size_t bytes) {
+    if (bytes == 0) return;
+    enter();
+    check(cudaMemsetAsync(device, byte, bytes, as_stream(stream_)), "fill memory");
+}
+
+void Context::synchronize() { check(cudaStreamSynchronize(as_stream(stream_)), "finish its work"); }
+
+namespace {
+
+void order(cudaStream_t first, cudaStream_t then) {
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event");
+    cudaError_t error = cudaEventRecord(event, first);
+    if (error == cudaSuccess) error = cudaStreamWaitEvent(then, event, 0);
+    cudaEventDestroy(event);
+    check(error, "order two streams");
+}
+
+}  // namespace
+
+void Context::wait_for(StreamHandle other) {
+    enter();
+    if (other != stream_) order(as_stream(other), as_stream(stream_));
+}
+
+void Context::let_wait(StreamHandle other) {
+    enter();
+    if (other != stream_) order(as_stream(stream_), as_stream(other));
+}
+
+}  // namespace residua::cuda

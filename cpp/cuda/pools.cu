@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/pools.hpp"
+
+#include "core/error.hpp"
+#include "cuda/launch.hpp"
+
+#if defined(__CUDACC__)
+#include <cub/block/block_radix_sort.cuh>
+#include <cub/block/block_scan.cuh>
+#endif
+
+namespace residua::cuda {
+namespace {
+
+// Sorts the keys of a block's pool, drops those that stand there twice, and keeps the best.
+template <int kItems>
+struct SelectBest {
+    static constexpr int kThreads = 512;
+    static constexpr int kCapacity = kItems * kThreads;
+
+    Key* keys;
+    std::uint32_t* counts;
+    Key* thresholds;
+    std::uint32_t keep;
+    std::uint32_t* most;
+
+#if defined(__CUDACC__)
+    using Sort = cub::BlockRadixSort<Key, kThreads, kItems>;
+    using Scan = cub::BlockScan<std::uint32_t, kThreads>;
+    union Shared {
+        typename Sort::TempStorage sort;
+        typename Scan::TempStorage scan;
+        Key last[kThreads];
+    };
+    static constexpr std::size_t kSharedBytes = sizeof(Shared);
+
+    RZ_DEVICE void operator()() const {
+        auto& shared = *reinterpret_cast<Shared*>(shared_memory());
+        const std::uint32_t query = block_index().x;
+        Key* pool = keys + std::size_t{query} * kCapacity;
+        const std::uint32_t offered = counts[query];
+        const std::uint32_t n = offered < kCapacity ? offered : kCapacity;
+        const auto thread = static_cast<std::uint32_t>(thread_index());
+        Key mine[kItems];
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) {
+            const std::uint32_t at = thread * kItems + static_cast<std::uint32_t>(i);
+            mine[i] = at < n ? pool[at] : 0;
+        }
+        Sort(shared.sort).SortDescending(mine);
+        sync_block();
+        shared.last[thread] = mine[kItems - 1];
+        sync_block();
+        Key before = thread > 0 ? shared.last[thread - 1] : 0;
+        std::uint32_t different = 0;
+        bool first[kItems];
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) {
+            first[i] = mine[i] != 0 && mine[i] != before;
+            before = mine[i];
+            different += first[i] ? 1u : 0u;
+        }
+        sync_block();
+        std::uint32_t place = 0, total = 0;
+        Scan(shared.scan).ExclusiveSum(different, place, total);
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) {
+            if (!first[i]) continue;
+            if (place < keep) pool[place] = mine[i];
+            if (place == keep - 1) thresholds[query] = mine[i];
+            ++place;
+        }
+        finish(query, offered, total);
+    }
+#else
+    static constexpr std::size_t kSharedBytes = 0;
+
+    void operator()() const {
+        if (thread_index() != 0) return;
+        const std::uint32_t query = block_index().x;
+        Key* pool = keys + std::size_t{query} * kCapacity;
+        const std::uint32_t offered = counts[query];
+        Key* end = pool + std::min<std::uint32_t>(offered, kCapacity);
+        std::sort(pool, end, std::greater<>());
+        end = std::find(pool, std::unique(pool, end), Key{0});
+        const auto total = static_cast<std::uint32_t>(end - pool);
+        if (total >= keep) thresholds[query] = pool[keep - 1];
+        finish(query, offered, total);
+    }
+#endif
+
+    RZ_DEVICE void finish(std::uint32_t query, std::uint32_t offered, std::uint32_t total) const {
+        if (thread_index() != 0) return;
+        counts[query] = total < keep ? total : keep;
+        atomic_max(most, offered);
+    }
+};
+
+using SelectSmall = SelectBest<8>;
+using SelectLarge = SelectBest<32>;
+
+std::uint32_t capacity_for(std::size_t keep) {
+    return keep <= SelectSmall::kCapacity / 2 ? SelectSmall::kCapacity : SelectLarge::kCapacity;
+}
+
+}  // namespace
+
+Pools::Pools(Context& context, std::size_t n_queries, std::size_t keep)
+    : context_(context), n_(n_queries), keep_(keep), capacity_(capacity_for(keep)) {
+    if (keep == 0 || keep > kMostKept) {
+        throw Error(ErrorKind::unsupported, "the GPU keeps 1 to " + std::to_string(kMostKept) + " candidates per query, not " +
+                                                std::to_string(keep) + "; ask for a smaller k or rerank, or search on the CPU");
+    }
+    keys_ = {context, n_ * capacity_, "the pools of the queries"};
+    counts_ = {context, n_, "the pools of the queries"};
+    thresholds_ = {context, n_, "the pools of the queries"};
+    most_ = {context, 1, "the pools of the queries"};
+    counts_.fill(0);
+    thresholds_.fill(0);
+}
+
+bool Pools::select() {
+    most_.fill(0);
+    const auto run = [&](auto kernel) { launch(kernel, context_, {n_}, decltype(kernel)::kSharedBytes); };
+    const auto keep = static_cast<std::uint32_t>(keep_);
+    if (capacity_ == SelectSmall::kCapacity) {
+        run(SelectSmall{keys_.data(), counts_.data(), thresholds_.data(), keep, most_.data()});
+    } else {
+        run(SelectLarge{keys_.data(), counts_.data(), thresholds_.data(), keep, most_.data()});
+    }
+    std::uint32_t most = 0;
+    most_.copy_out(&most, 1);
+    return most > capacity_;
+}
+
+void Pools::scan(std::size_t n, std::size_t step, const Offer& offer_rows, const std::function<void()>& rescore) {
+    const auto round_down = [step](std::size_t rows) { return std::max(step, rows / step * step); };
+    // A first part that fits as a whole; then as many rows as offer, in random order, half of what there is room for.
+    std::size_t part = round_down(capacity_);
+    for (std::size_t begin = 0; begin < n;) {
+        const std::size_t end = std::min(n, begin + part);
+        offer_rows(begin, end);
+        if (rescore) rescore();
+        if (select()) continue;
+        begin = end;
+        const std::size_t room = (capacity_ - keep_) / 2;
+        part = round_down(std::max<std::size_t>(capacity_ / 2, begin / keep_ * room));
+    }
+}
+
+std::vector<Key> Pools::take() const {
+    std::vector<Key> out(n_ * keep_);
+    std::vector<std::uint32_t> counts = counts_.to_host();
+    const std::vector<Key> all = keys_.to_host();
+    for (std::size_t q = 0; q < n_; ++q) {
+        std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(q * capacity_), std::min<std::size_t>(counts[q], keep_),
+                    out.begin() + static_cast<std::ptrdiff_t>(q * keep_));
+    }
+    return out;
+}
+
+}  // namespace residua::cuda
