@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <utility>
 
 #include "core/error.hpp"
 #include "core/half.hpp"
 #include "core/parallel.hpp"
-#include "kernel/dispatch.hpp"
 #include "multivector/maxsim.hpp"
 #include "multivector/token_data.hpp"
 #include "store/row_encoding.hpp"
@@ -20,7 +18,6 @@ namespace {
 constexpr const char* kForms[] = {"float32", "float16", "int8"};
 constexpr store::RowType kRowTypes[] = {store::RowType::f32, store::RowType::f16, store::RowType::i8};
 constexpr std::size_t kEncodeTokens = 256;
-constexpr float kLargestHalf = 65504.0f;
 
 class FloatTokens final : public TokenData {
 public:
@@ -145,7 +142,7 @@ private:
         throw Error(ErrorKind::value, "tokens: document " + std::to_string(owner - documents.offsets) + ", token " +
                                           std::to_string(token - static_cast<std::size_t>(*owner)) + " holds " +
                                           std::to_string(*largest) + ", float16 at most " +
-                                          std::to_string(static_cast<int>(kLargestHalf)) +
+                                          std::to_string(static_cast<int>(kHalfMax)) +
                                           "; use 'float32' or 'int8', or scale the tokens down");
     }
 

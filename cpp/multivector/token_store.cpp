@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "multivector/token_store.hpp"
 
-#include <algorithm>
 #include <limits>
 #include <shared_mutex>
 

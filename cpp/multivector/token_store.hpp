@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Documents of token vectors, contiguous per document, in one of the forms of token_data.hpp. Documents are numbers
-// from 0; a removed one has no tokens for good and keeps its number until compact().
+// from 0, for good; a removed one has no tokens.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,6 @@
 #include <mutex>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "core/bitset.hpp"
@@ -39,7 +38,7 @@ public:
     void add(const TokenSets& documents, int num_threads);
     // Throws out_of_range, and value for one that is removed or given twice, before anything changes.
     void remove(std::span<const std::int64_t> documents);
-    // Drops removed documents; returns the new number of every old one, or -1.
+    // Frees the tokens of removed documents; all documents keep their numbers.
     void compact();
 
     // The tokens of one document as float32, row by row; throws out_of_range.

@@ -12,7 +12,7 @@ from residua import _core
 from residua._build_options import Option, Options
 from residua._index import Index
 from residua._recall_bounds import groups_of_equal
-from residua._trials import Measure, Trial, cheapest, first_that, without
+from residua._trials import IndexTrial, Measure, cheapest, first_that, without
 from residua._typing import AnyArray, FloatArray, IntArray, Metric
 from residua.codecs import Codec
 from residua.indexes import FlatIndex
@@ -159,10 +159,10 @@ class Choice:
         x = self.given.x
         return x if len(rows) == len(x) else np.ascontiguousarray(x[rows])
 
-    def _trial(self, index: Index, rows: IntArray, places: IntArray) -> Trial:
+    def _trial(self, index: Index, rows: IntArray, places: IntArray) -> IndexTrial:
         own = None if self._own is None else self._own[places]
         true = self._true(rows)[places]
-        return Trial(index, self._q[places], self._groups[places], true, K, self.given.threads, own)
+        return IndexTrial(index, self._q[places], self._groups[places], true, K, self.given.threads, own)
 
     def _true(self, rows: IntArray) -> AnyArray:
         """True ids of all queries among some rows of x."""

@@ -4,24 +4,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from time import perf_counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from residua._document_ids import DocumentIds
-from residua._recall_bounds import CHOOSING, REPORTING, estimate, recall_per_query
 from residua._settings import ladder
 from residua._tokens import Tokens, pick
+from residua._trials import Trial
 from residua._typing import AnyArray, FloatArray, IntArray
 from residua._validate import as_k, as_seed
 from residua.errors import ShapeError
 from residua.multivector import maxsim_topk
 from residua.results import Hits
-from residua.tuning import TuneResult, as_target, halves
+from residua.tuning import TuneResult, as_target, halves, tuned
 
-_RUNS = 5
 _ASKED = 100  # queries that guess how many candidates are needed
 _PIECE = 8  # tokens of such a query, where it is a piece of a document
 _USUAL_RECALL = 0.98
@@ -133,34 +131,27 @@ def tune_candidates(
 ) -> TuneResult:
     """Find the fewest candidates by which ``search`` finds what it finds by ranking all n documents."""
     k, target = as_k(k), as_target(target_recall)
-    groups = np.arange(len(q))
-    chosen, held = halves(groups, as_seed(seed), target, k, "q_tokens")
+    split = halves(np.arange(len(q)), as_seed(seed), target, k, "q_tokens")
 
-    def found(count: int, queries: Tokens = q) -> AnyArray:
-        return search((queries.flat, queries.offsets), k, candidates=count, num_threads=num_threads).ids
+    def ranked(queries: Tokens, count: int) -> Hits:
+        return search((queries.flat, queries.offsets), k, candidates=count, num_threads=num_threads)
 
-    true = found(n)
-    for count in ladder(k, max(k, n)):
-        recalls = recall_per_query(found(count), true)
-        shown = estimate(recalls[chosen], groups[chosen], k).bound(-CHOOSING) >= target
-        if shown:
-            break
-    seconds = []
-    for _ in range(_RUNS):
-        start = perf_counter()
-        found(count, pick(q, held))
-        seconds.append(perf_counter() - start)
-    measured = estimate(recalls[held], groups[held], k)
-    high = measured.bound(REPORTING)
-    return TuneResult(
-        params={"candidates": count},
-        recall=measured.mean,
-        ci_low=measured.bound(-REPORTING),
-        ci_high=high,
-        qps=float(len(held) / np.median(seconds)),
-        reached=shown and high >= target,
-        target_recall=target,
-        k=k,
-        n_tuning=len(chosen),
-        n_held_out=len(held),
-    )
+    true = ranked(q, n).ids
+    axes: list[tuple[str, Sequence[int]]] = [("candidates", ladder(k, max(k, n)))]
+    return tuned(lambda rows: _Ranking(ranked, pick(q, rows), true[rows], k), axes, split, target, k)
+
+
+class _Ranking(Trial):
+    """Candidates of some queries, ranked by their tokens."""
+
+    def __init__(
+        self, ranked: Callable[[Tokens, int], Hits], queries: Tokens, true: AnyArray, k: int
+    ) -> None:
+        super().__init__(np.arange(len(queries)), true, k)
+        self._ranked, self._queries = ranked, queries
+
+    def _search(self, params: dict[str, Any]) -> Hits:
+        return self._ranked(self._queries, params["candidates"])
+
+    def _costs(self, hits: Hits) -> tuple[float, float]:
+        return 0.0, float(hits.stats["reranked"])  # documents, which are as good as bytes to compare

@@ -32,6 +32,7 @@ _BATCH_BYTES = 2**28  # of vectors that are made at a time
 
 Stage = FlatIndex | HNSWIndex
 Sample = tuple[AnyArray, IntArray]  # tokens, offsets
+Known = tuple[IntArray, FloatArray]  # places of documents, ascending, and their vectors
 
 
 @runtime_checkable
@@ -103,8 +104,8 @@ class FirstStage:
 
     def fit(
         self, sample: Sample, asked: Sample | None, num_threads: int | None, progress: Progress
-    ) -> tuple[Encoder, Stage, Count]:
-        """Fit encoder and codec to documents; return them, the codec in an empty index."""
+    ) -> tuple[Encoder, Stage, Count, FloatArray]:
+        """Fit encoder and codec to documents; return them, the codec in an empty index, and the vectors."""
         encoder = self.encoder
         if encoder is None:
             encoder = named_encoder("learned", self.dim, self._seed)
@@ -130,8 +131,8 @@ class FirstStage:
         vectors: Any = "float32" if codec is None else "none"
         options: Any = {"metric": "ip", "codec": codec, "vectors": vectors, "columns": self.columns}
         if self.kind == "hnsw":
-            return encoder, HNSWIndex(encoder.output_dim, seed=self._seed, **options), count
-        return encoder, FlatIndex(encoder.output_dim, **options), count
+            return encoder, HNSWIndex(encoder.output_dim, seed=self._seed, **options), count, x
+        return encoder, FlatIndex(encoder.output_dim, **options), count, x
 
     def parts(self, *, trained: bool) -> dict[str, Any]:
         """What makes this anew; the codec only where the first stage does not hold it yet."""
@@ -190,18 +191,42 @@ def add_vectors(
     numbers: IntArray,
     num_threads: int | None,
     report: Callable[[int, int], None] = lambda done, of: None,
+    known: Known | None = None,
 ) -> None:
-    """Encode documents batch by batch, and add them; without an encoder, empty vectors."""
+    """Encode documents batch by batch, and add them; without an encoder, empty vectors.
+
+    ``known``: vectors of some of the documents, which are not encoded again.
+    """
     report(0, max(1, len(sets)))
     batch = max(1, _BATCH_BYTES // (4 * (1 if encoder is None else encoder.output_dim)))
     for i in range(0, len(sets), batch):
         last = min(i + batch, len(sets))
         if encoder is None:
             vectors = empty_vectors(last - i)
-        else:
+        elif known is None:
             vectors = encoder.encode_documents(part(sets, i, last), num_threads=num_threads)
+        else:
+            vectors = _completed(known, encoder, sets, (i, last), num_threads)
         stage.add(vectors, numbers[i:last], num_threads=num_threads)
         report(last, len(sets))
+
+
+def _completed(
+    known: Known, encoder: Encoder, sets: Tokens, bounds: tuple[int, int], num_threads: int | None
+) -> FloatArray:
+    """Vectors of the documents within bounds, some of which are known."""
+    places, vectors = known
+    first, last = np.searchsorted(places, bounds)
+    out = np.empty((bounds[1] - bounds[0], encoder.output_dim), np.float32)
+    out[places[first:last] - bounds[0]] = vectors[first:last]
+    rest = np.setdiff1d(np.arange(*bounds), places[first:last], assume_unique=True)
+    for i in range(0, len(rest), _SAMPLE):  # their tokens are copied
+        some = rest[i : i + _SAMPLE]
+        copied = pick(sets, some)
+        out[some - bounds[0]] = encoder.encode_documents(
+            (copied.flat, copied.offsets), num_threads=num_threads
+        )
+    return out
 
 
 def empty_vectors(n: int) -> FloatArray:
@@ -209,11 +234,12 @@ def empty_vectors(n: int) -> FloatArray:
     return np.zeros((n, 1), np.float32)
 
 
-def fitting_sample(sets: list[Tokens]) -> Sample:
-    """Documents with tokens, evenly spaced, at most _SAMPLE of them."""
+def fitting_sample(sets: list[Tokens]) -> tuple[Sample, IntArray]:
+    """Documents with tokens, evenly spaced, at most _SAMPLE of them; and their places."""
     lengths = np.concatenate([np.diff(s.offsets) for s in sets])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     flat = np.concatenate([s.flat.astype(np.float32, copy=False) for s in sets]) if sets[1:] else sets[0].flat
     full = np.flatnonzero(lengths)
-    chosen = pick(Tokens(flat, offsets, False), full[:: max(1, -(-len(full) // _SAMPLE))])
-    return chosen.flat, chosen.offsets
+    places = full[:: max(1, -(-len(full) // _SAMPLE))]
+    chosen = pick(Tokens(flat, offsets, False), places)
+    return (chosen.flat, chosen.offsets), places

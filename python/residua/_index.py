@@ -16,6 +16,7 @@ from residua._progress import reporter
 from residua._saved import Saved
 from residua._search_options import as_rerank, as_scoring, as_threshold
 from residua._settings import Settings
+from residua._size_text import size_text
 from residua._staged_add import add_and_fit, unless_it_fails
 from residua._typing import AnyArray, ArrayLike, FloatArray, Ids, Metric, Progress
 from residua._validate import (
@@ -422,9 +423,8 @@ class Index(CodeRows, Settings, Saved):
             return False
 
     def __repr__(self) -> str:
-        size = sum(self.memory().values())
-        text = f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+        size = size_text(sum(self.memory().values()))
         return (
             f"{type(self).__name__}(n={len(self):_}, dim={self.dim}, metric={self.metric!r}, "
-            f"codec={self._codec!r}, vectors={self._native.vectors!r}, {text})"
+            f"codec={self._codec!r}, vectors={self._native.vectors!r}, {size})"
         )

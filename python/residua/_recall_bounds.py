@@ -28,6 +28,8 @@ class Estimate:
     def bound(self, z: float) -> float:
         """Upper (z > 0) or lower (z < 0) bound: Wilson's interval for the independent results."""
         n, p = self.results, self.mean
+        if p == (z > 0):
+            return p  # where all or none is right; rounding would miss it
         middle = p + z * z / (2 * n)
         half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         return (middle + half) / (1 + z * z / n)

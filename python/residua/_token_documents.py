@@ -11,7 +11,7 @@ import numpy as np
 from residua._candidates import Count
 from residua._columns import as_cells
 from residua._document_ids import DocumentIds
-from residua._first_stage import Encoder, FirstStage, Stage, add_vectors, fitting_sample
+from residua._first_stage import Encoder, FirstStage, Known, Stage, add_vectors, fitting_sample
 from residua._progress import reporter
 from residua._saved import Saved
 from residua._tokens import Tokens, as_queries, as_tokens, pick
@@ -171,12 +171,12 @@ class TokenDocuments(Saved):
         as_cells(columns, self._state.stage._native.fields, n)  # refuses before anything is done
         with self._changes:
             replaced = [] if given is None else self._ids.check_new(given, upsert=upsert)
-            self._fit_if_due(sets, num_threads)
+            known = self._fit_if_due(sets, num_threads)
             first = self._ids.next_number
             state = self._state
             numbers = np.arange(first, first + n)
             try:
-                add_vectors(state.stage, state.encoder, sets, numbers, num_threads, report)
+                add_vectors(state.stage, state.encoder, sets, numbers, num_threads, report, known)
                 if columns is not None:
                     state.stage.set_columns(numbers, columns)
                 state.store._native.add(sets.flat, sets.offsets, threads)
@@ -275,21 +275,25 @@ class TokenDocuments(Saved):
     def _codes_wait(self) -> bool:
         return self._token_codec.startswith("rb") and isinstance(self._state.store.codec, str)
 
-    def _fit_if_due(self, sets: Tokens, threads: int | None) -> None:
-        """Fit what is to be fitted where the index has documents enough with ``sets``."""
+    def _fit_if_due(self, sets: Tokens, threads: int | None) -> Known | None:
+        """Fit what is to be fitted where the index has documents enough with ``sets``; see :meth:`_fit`."""
         total = len(self) + len(sets)
         stage = not self.is_trained and total >= self._plan.fit_at
         if len(sets.flat) and (stage or (self._codes_wait and total >= _FIT_AT)):
-            self._fit(sets, None, threads, False, stage=stage)
+            return self._fit(sets, None, threads, False, stage=stage)
+        return None
 
     def _fit(
         self, sets: Tokens, queries: Tokens | None, threads: int | None, progress: Progress, *, stage: bool
-    ) -> None:
-        """Fit codecs, and the first stage, to ``sets`` and to what is here, and put that into their form."""
+    ) -> Known | None:
+        """Fit codecs, and the first stage, to ``sets`` and to what is here, and put that into their form.
+
+        Returns vectors of some of the ``sets``, where a first stage was made.
+        """
         before, live = self._state, self._ids.live
         kept = [before.store.get(i) for i in range(len(before.store))]
         here = as_tokens(kept, self._dim, "tokens", "document") if kept else None
-        sample = fitting_sample([sets] if here is None else [here, sets])
+        sample, places = fitting_sample([sets] if here is None else [here, sets])
         asked = None if queries is None else (queries.flat, queries.offsets)
         store = before.store
         if self._codes_wait:
@@ -297,14 +301,16 @@ class TokenDocuments(Saved):
             store = TokenStore((here.flat, here.offsets) if here else _no_tokens(self._dim), fitted)
         if not stage:
             self._state = before._replace(store=store)
-            return
-        encoder, index, self._count = self._plan.fit(sample, asked, threads, progress)
+            return None
+        encoder, index, self._count, vectors = self._plan.fit(sample, asked, threads, progress)
         if here is not None:
             add_vectors(index, encoder, pick(here, live), live, threads)
             if self._plan.columns:
                 index.set_columns(live, before.stage.columns(live))
         self._plan.encoder = encoder
         self._state = State(encoder, index, store)
+        added = places >= len(kept)
+        return places[added] - len(kept), vectors[added]
 
     def _drop(self, numbers: list[int]) -> None:
         self._state.stage.remove(numbers)

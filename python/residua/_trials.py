@@ -15,6 +15,7 @@ from residua._index import Index
 from residua._recall_bounds import CHOOSING, REPORTING, Estimate, estimate, recall_per_query
 from residua._typing import AnyArray, FloatArray, IntArray
 from residua.errors import UnsupportedError
+from residua.results import Hits
 
 _CHUNK_VALUES = 2**24  # floats of the kept vectors that are looked at together
 _RUNS = 5
@@ -59,26 +60,22 @@ class Measure:
 
 
 class Trial:
-    """Searches of some queries whose true results are known; the same settings are measured once."""
+    """Searches of some queries whose true results are known; the same settings are measured once.
 
-    def __init__(
-        self,
-        index: Index,
-        q: FloatArray,
-        groups: IntArray,
-        true: AnyArray,
-        k: int,
-        threads: int,
-        own: AnyArray | None = None,
-    ) -> None:
+    What is searched, and what that costs, is up to the derived classes.
+    """
+
+    def __init__(self, groups: IntArray, true: AnyArray, k: int, own: AnyArray | None = None) -> None:
         """``own``: the id of every query that is a row itself, and is not to be found; ``true`` lacks it."""
-        self._index, self._q, self._groups, self._true = index, q, groups, true
-        self._k, self._threads, self._own = k, threads or None, own
+        self._groups, self._true, self._k, self._own = groups, true, k, own
         self._known: dict[tuple[Any, ...], Measure] = {}
 
-    def _search(self, params: dict[str, Any]) -> Any:
-        more = 0 if self._own is None else 1
-        return self._index.search(self._q, self._k + more, num_threads=self._threads, **params)  # type: ignore[attr-defined]
+    def _search(self, params: dict[str, Any]) -> Hits:
+        raise NotImplementedError
+
+    def _costs(self, hits: Hits) -> tuple[float, float]:
+        """Bytes per query that are read in order, and row by row."""
+        raise NotImplementedError
 
     def measure(self, params: dict[str, Any]) -> Measure:
         """Recall, and what a query costs."""
@@ -86,12 +83,8 @@ class Trial:
         if key not in self._known:
             hits = self._search(params)
             found = hits.ids if self._own is None else without(hits.ids, self._own)
-            recalls = recall_per_query(found, self._true)
-            codec, dim = self._index.codec, self._index.dim
-            row = 4 * dim if codec is None or not codec.is_trained else codec.code_bytes
-            visited, reranked = (float(np.mean(hits.stats[name])) for name in ("visited", "reranked"))
-            recall = estimate(recalls, self._groups, self._k)
-            self._known[key] = Measure(recall, visited * row, reranked * 4 * dim * _GATHER)
+            recall = estimate(recall_per_query(found, self._true), self._groups, self._k)
+            self._known[key] = Measure(recall, *self._costs(hits))
         return self._known[key]
 
     def reaches(self, params: dict[str, Any], target: float) -> bool:
@@ -110,7 +103,35 @@ class Trial:
             start = perf_counter()
             self._search(params)
             times.append(perf_counter() - start)
-        return float(len(self._q) / np.median(times))
+        return float(len(self._groups) / np.median(times))
+
+
+class IndexTrial(Trial):
+    """Searches of an index of single vectors."""
+
+    def __init__(
+        self,
+        index: Index,
+        q: FloatArray,
+        groups: IntArray,
+        true: AnyArray,
+        k: int,
+        threads: int,
+        own: AnyArray | None = None,
+    ) -> None:
+        super().__init__(groups, true, k, own)
+        self._index, self._q, self._threads = index, q, threads or None
+
+    def _search(self, params: dict[str, Any]) -> Hits:
+        wanted = self._k + (self._own is not None)
+        hits: Hits = self._index.search(self._q, wanted, num_threads=self._threads, **params)  # type: ignore[attr-defined]
+        return hits
+
+    def _costs(self, hits: Hits) -> tuple[float, float]:
+        codec, dim = self._index.codec, self._index.dim
+        row = 4 * dim if codec is None or not codec.is_trained else codec.code_bytes
+        visited, reranked = (float(np.mean(hits.stats[name])) for name in ("visited", "reranked"))
+        return visited * row, reranked * 4 * dim * _GATHER
 
 
 def without(ids: AnyArray, own: AnyArray) -> AnyArray:

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from residua import _core
-from residua._saved import Saved
-from residua._tokens import as_tokens
+from residua._token_encoder import TokenEncoder
+from residua._tokens import Tokens
 from residua._typing import AnyArray, ArrayLike, FloatArray
-from residua._validate import as_choice, as_dim, as_flag, as_floats, as_int, as_seed, as_threads
+from residua._validate import as_choice, as_dim, as_flag, as_floats, as_int, as_seed
 from residua.errors import InvalidValueError, ShapeError
 
 __all__ = ["FDEncoder"]
@@ -20,7 +20,7 @@ _PROJECTIONS = ("count_sketch", "dense", "identity")
 _MAX_OUTPUT = 2**26
 
 
-class FDEncoder(Saved):
+class FDEncoder(TokenEncoder):
     """Turn sets of token vectors into single vectors whose inner product estimates MaxSim.
 
     MUVERA (arXiv 2405.19504): ``reps`` times, ``k_sim`` random hyperplanes send every token to one of
@@ -152,63 +152,8 @@ class FDEncoder(Saved):
             "center": self._native.center if len(self._native.center) else None,
         }
 
-    def encode_documents(
-        self, tokens: Any, *, mask: ArrayLike | None = None, num_threads: int | None = None
-    ) -> FloatArray:
-        """Encode documents.
-
-        Parameters
-        ----------
-        tokens
-            A list of ``(t, dim)`` arrays, ``(tokens (T, dim), offsets (n + 1,))``, or a padded
-            ``(n, t, dim)`` array; float32, float16, bfloat16 or float64, as NumPy arrays or CPU tensors. A
-            2-D array is one document.
-        mask
-            ``(n, t)`` bool or 0 and 1: which tokens of a padded array count. None: all of them.
-        num_threads
-            At least 1; None uses the CPUs that the process may use. Results do not depend on it.
-
-        Returns
-        -------
-        ``(n, output_dim)`` float32, ``(output_dim,)`` for one document. A document without tokens, or whose
-        tokens are all masked, is a zero vector.
-
-        Raises
-        ------
-        ShapeError, DtypeError, InvalidTypeError
-        NonFiniteError
-            Names the first bad document and token.
-        """
-        return self._encode(tokens, mask, True, num_threads)
-
-    def encode_queries(
-        self, tokens: Any, *, mask: ArrayLike | None = None, num_threads: int | None = None
-    ) -> FloatArray:
-        """Encode queries.
-
-        Parameters
-        ----------
-        tokens, mask, num_threads
-            As for :meth:`encode_documents`.
-
-        Returns
-        -------
-        ``(n, output_dim)`` float32, ``(output_dim,)`` for one query.
-
-        Raises
-        ------
-        ShapeError, DtypeError, InvalidTypeError, NonFiniteError
-        """
-        return self._encode(tokens, mask, False, num_threads)
-
-    def _encode(self, tokens: Any, mask: Any, document: bool, num_threads: int | None) -> FloatArray:
-        threads = as_threads(num_threads)
-        sets = as_tokens(tokens, self.dim, "tokens", "document" if document else "query", mask)
-        out = self._native.encode(sets.flat, sets.offsets, document, threads)
-        bad = _core.first_non_finite(out)
-        if bad >= 0:
-            raise InvalidValueError(f"tokens: sums of set {bad} overflow float32; scale the tokens down")
-        return out[0] if sets.single else out
+    def _encode(self, sets: Tokens, document: bool, threads: int) -> FloatArray:
+        return self._native.encode(sets.flat, sets.offsets, document, threads)
 
     def __repr__(self) -> str:
         shown = {k: v for k, v in self.config.items() if k != "center" and v is not None}

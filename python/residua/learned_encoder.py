@@ -10,8 +10,8 @@ import numpy as np
 from residua import _core
 from residua._learned_fit import Maps, fit_maps, query_vectors, solver_of
 from residua._progress import reporter
-from residua._saved import Saved
-from residua._tokens import as_tokens
+from residua._token_encoder import TokenEncoder
+from residua._tokens import Tokens, as_tokens
 from residua._typing import ArrayLike, FloatArray, Progress
 from residua._validate import as_dim, as_int, as_seed, as_threads
 from residua.errors import CorruptFileError, InvalidValueError, NotTrainedError
@@ -23,7 +23,7 @@ _HALVES = ("anchors", "map", "samples")  # sections of float16
 _FLOATS = ("starts", "mean")
 
 
-class LearnedEncoder(Saved):
+class LearnedEncoder(TokenEncoder):
     """Turn sets of token vectors into single vectors whose inner product ranks as MaxSim, by least squares.
 
     After LEMUR (arXiv 2601.21853): the best inner product of a token with a document is a function of the
@@ -167,37 +167,10 @@ class LearnedEncoder(Saved):
         self._solver = None
         return self
 
-    def encode_documents(
-        self, tokens: Any, *, mask: ArrayLike | None = None, num_threads: int | None = None
-    ) -> FloatArray:
-        """Encode documents.
-
-        Parameters
-        ----------
-        tokens
-            A list of ``(t, dim)`` arrays, ``(tokens (T, dim), offsets (n + 1,))``, or a padded
-            ``(n, t, dim)`` array; float32, float16, bfloat16 or float64, as NumPy arrays or CPU tensors. A
-            2-D array is one document.
-        mask
-            ``(n, t)`` bool or 0 and 1: which tokens of a padded array count. None: all of them.
-        num_threads
-            At least 1; None uses the CPUs that the process may use. Results do not depend on it.
-
-        Returns
-        -------
-        ``(n, output_dim)`` float32, ``(output_dim,)`` for one document. A document without tokens, or whose
-        tokens are all masked, is a zero vector.
-
-        Raises
-        ------
-        ShapeError, DtypeError, InvalidTypeError
-        NonFiniteError
-            Names the first bad document and token.
-        NotTrainedError
-        """
-        threads = as_threads(num_threads)
+    def _encode(self, sets: Tokens, document: bool, threads: int) -> FloatArray:
         maps = self._fitted()
-        sets = as_tokens(tokens, self._dim, "tokens", "document", mask)
+        if not document:
+            return query_vectors(maps, sets, threads)
         if self._solver is None:
             self._solver = solver_of(maps, threads)
         out = np.zeros((len(sets), self._output_dim), np.float32)
@@ -208,30 +181,7 @@ class LearnedEncoder(Saved):
             out[some] = _core.transform(
                 np.ascontiguousarray((best - maps.mean[:, None]).T), self._solver, threads
             )
-        return self._checked(out, sets.single)
-
-    def encode_queries(
-        self, tokens: Any, *, mask: ArrayLike | None = None, num_threads: int | None = None
-    ) -> FloatArray:
-        """Encode queries.
-
-        Parameters
-        ----------
-        tokens, mask, num_threads
-            As for :meth:`encode_documents`.
-
-        Returns
-        -------
-        ``(n, output_dim)`` float32, ``(output_dim,)`` for one query; zero for a query without tokens.
-
-        Raises
-        ------
-        ShapeError, DtypeError, InvalidTypeError, NonFiniteError, NotTrainedError
-        """
-        threads = as_threads(num_threads)
-        maps = self._fitted()
-        sets = as_tokens(tokens, self._dim, "tokens", "query", mask)
-        return self._checked(query_vectors(maps, sets, threads), sets.single)
+        return out
 
     def _write(self, path: bytes) -> None:
         self._fitted()
@@ -303,13 +253,6 @@ class LearnedEncoder(Saved):
         if self._maps is None:
             raise NotTrainedError("this LearnedEncoder is not fitted yet; call fit(document_tokens)")
         return self._maps
-
-    @staticmethod
-    def _checked(out: FloatArray, single: bool) -> FloatArray:
-        bad = _core.first_non_finite(out)
-        if bad >= 0:
-            raise InvalidValueError(f"tokens: values of set {bad} overflow float32; scale the tokens down")
-        return out[0] if single else out
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{key}={value}" for key, value in self.config.items())

@@ -20,6 +20,7 @@ from residua._first_stage import (
     make_encoder,
     stage_of,
 )
+from residua._size_text import size_text
 from residua._token_documents import State, TokenDocuments
 from residua._tokens import Tokens, as_queries, part
 from residua._typing import ArrayLike, Ids
@@ -284,11 +285,10 @@ class MultiVectorIndex(TokenDocuments):
         return index
 
     def __repr__(self) -> str:
-        size = sum(self.memory().values())
-        text = f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+        size = size_text(sum(self.memory().values()))
         return (
             f"MultiVectorIndex(n={len(self):_}, dim={self._dim}, encoder={self.encoder!r}, "
-            f"index={self._plan.kind!r}, token_codec={self._token_codec!r}, {text})"
+            f"index={self._plan.kind!r}, token_codec={self._token_codec!r}, {size})"
         )
 
     def _ready(self, state: State) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from residua import _core
 from residua._index import Index
 from residua._recall_bounds import groups_of_equal, queries_needed
-from residua._trials import Trial, cheapest, true_ids
-from residua._typing import ArrayLike
+from residua._trials import IndexTrial, Trial, cheapest, true_ids
+from residua._typing import ArrayLike, IntArray
 from residua._validate import (
     as_array,
     as_k,
@@ -134,11 +135,25 @@ def tune(
         raise InvalidValueError("tune needs an index that holds vectors; this one is empty")
     given = None if truth is None else _as_truth(truth, len(q), k)
     groups = groups_of_equal(q)
-    chosen, held = halves(groups, as_seed(seed), target, k, "queries")
+    split = halves(groups, as_seed(seed), target, k, "queries")
     true = true_ids(index, q, k, threads) if given is None else given
-    tuning = Trial(index, q[chosen], groups[chosen], true[chosen], k, threads)
-    params, shown = cheapest(tuning, index._axes(k), target)
-    measured = Trial(index, q[held], groups[held], true[held], k, threads)
+    return tuned(
+        lambda rows: IndexTrial(index, q[rows], groups[rows], true[rows], k, threads),
+        index._axes(k), split, target, k,
+    )  # fmt: skip
+
+
+def tuned(
+    trial: Callable[[IntArray], Trial],
+    axes: list[tuple[str, Sequence[int]]],
+    split: tuple[IntArray, IntArray],
+    target: float,
+    k: int,
+) -> TuneResult:
+    """Choose settings on one half of the queries, and measure them on the other; ``trial`` takes places."""
+    chosen, held = split
+    params, shown = cheapest(trial(chosen), axes, target)
+    measured = trial(held)
     low, mean, high = measured.interval(params)
     return TuneResult(
         params=params,
@@ -162,7 +177,7 @@ def as_target(target_recall: Any) -> float:
     return target
 
 
-def halves(groups: Any, seed: int, target: float, k: int, name: str) -> tuple[Any, Any]:
+def halves(groups: Any, seed: int, target: float, k: int, name: str) -> tuple[IntArray, IntArray]:
     """Places of two halves of the queries, none of a group in both."""
     n_groups = len(np.unique(groups))
     needed = 2 * queries_needed(target, k)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import residua as rz
@@ -34,3 +35,14 @@ def test_candidates_grow_with_k_and_documents() -> None:
     assert guessed.for_search(5, 4000) == 100
     assert guessed.for_search(10, 64_000) == 200  # a quarter of the exponent
     assert Count(10, 40, 500, tuned=True).for_search(10, 500) == 40
+
+
+def test_tune_reaches_a_recall_of_one() -> None:
+    """Where every query finds its own document by one candidate."""
+    rng = np.random.default_rng(0)
+    documents = [rng.normal(size=(6, DIM)).astype(np.float32) for _ in range(300)]
+    index = rz.MultiVectorIndex(DIM, encoder=rz.FDEncoder(DIM, k_sim=2, reps=10), codec=None)
+    index.add(documents)
+    result = index.tune(documents[:100], k=1, target_recall=1)
+    assert (result.recall, result.ci_high, result.params) == (1, 1, {"candidates": 1})
+    assert result.reached

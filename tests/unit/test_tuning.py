@@ -54,7 +54,7 @@ def test_20_splits_of_the_sample_reach_the_target(
     assert sum(r.recall >= target for r in results) >= 19
     assert sum(r.ci_high >= target for r in results) >= 19
     assert all(r.reached for r in results)
-    assert all(r.ci_low < r.recall < r.ci_high and r.qps > 0 for r in results)
+    assert all(r.ci_low < r.recall <= r.ci_high <= 1 and r.qps > 0 for r in results)
     assert all(r.n_tuning == r.n_held_out == 250 for r in results)
     # Not by giving far too much: a quarter of the candidates would miss the target.
     most = max(r.params["rerank"] for r in results)
@@ -262,6 +262,9 @@ def test_bounds() -> None:
     assert half.bound(1.96) == pytest.approx(0.5962, abs=1e-4)
     assert half.bound(-1.96) == pytest.approx(0.4038, abs=1e-4)
     assert Estimate(1.0, 100).bound(-1.96) == pytest.approx(100 / (100 + 1.96**2))
+    sizes = range(1, 500)
+    assert {Estimate(1.0, n).bound(1.96) for n in sizes} == {1.0}  # else a recall of 1 falls short of 1
+    assert {Estimate(0.0, n).bound(-1.96) for n in sizes} == {0.0}
     rng = np.random.default_rng(0)
     own = np.arange(400)
     independent = rng.binomial(10, 0.9, 400) / 10

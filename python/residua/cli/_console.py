@@ -12,7 +12,7 @@ from rich.table import Table
 
 from residua.cli._app import one_line
 
-__all__ = ["facts_table", "output", "progress", "say", "size_text"]
+__all__ = ["facts_table", "output", "progress", "say"]
 
 _WIDTH_OF_A_PIPE = 120
 
@@ -44,12 +44,3 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
-
-
-def size_text(size: float) -> str:
-    """Bytes in words."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1024
-    return ""

@@ -26,7 +26,8 @@ from residua.cli._choices import (
     ThreadsOption,
     one_of,
 )
-from residua.cli._console import progress, say, size_text
+from residua._size_text import size_text
+from residua.cli._console import progress, say
 from residua.cli._fit import CodecRequest
 
 __all__ = ["build"]

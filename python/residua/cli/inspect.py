@@ -15,10 +15,11 @@ from rich.text import Text
 import residua as rz
 from residua._io import VectorFile, contents, open_vectors, rows_per_chunk, sample_rows, split_key, suffix_of
 from residua._io.container import Container, is_container, read_container
+from residua._size_text import size_text
 from residua._typing import AnyArray
 from residua.cli._app import complain
 from residua.cli._choices import KeyOption
-from residua.cli._console import facts_table, output, progress, size_text
+from residua.cli._console import facts_table, output, progress
 from residua.errors import ResiduaError
 
 __all__ = ["inspect"]
