@@ -42,6 +42,13 @@ void pack_signs(const float* v, std::size_t bits, std::uint8_t* code) {
     }
 }
 
+kernel::PlaneLayout sign_layout(std::size_t bits) {
+    kernel::PlaneLayout layout;
+    layout.planes = 1;
+    layout.groups[0] = static_cast<std::uint32_t>((bits + kernel::kGroupDims - 1) / kernel::kGroupDims);
+    return layout;
+}
+
 // Hamming distance between codes.
 class HammingScorer final : public Scorer {
 public:
@@ -63,6 +70,18 @@ public:
             hamming_scores(kernel::active().bits, queries_, query, codes.data + r * queries_.bytes(), dim_, values);
             std::copy_n(values, std::min(kBlockRows, row_end - r), out + (r - row_begin));
         }
+    }
+
+    // A bit of the query weighs 1 or -1: N is bits - 2 * distance.
+    std::optional<LinearQuery> linear_query(std::size_t query) const override {
+        LinearQuery out;
+        out.weights.resize(sign_layout(dim_).groups[0] * kernel::kGroupDims);
+        for (std::size_t i = 0; i < dim_; ++i) {
+            out.weights[i] = queries_.bit(query, i) ? 1 : -1;
+            out.sum_offset += out.weights[i];
+        }
+        out.unit = 2;
+        return out;
     }
 
 private:
@@ -101,6 +120,19 @@ public:
             lay_out(codes, r, n, block.data());
             score_block(kernel::active().planes, layout_, queries_[query], block.data(), values);
             std::copy_n(values, n, out + (r - row_begin));
+        }
+    }
+
+    std::optional<LinearQuery> linear_query(std::size_t query) const override { return queries_[query].linear(); }
+
+    // What the scores of rows are multiplied by.
+    void scales(BlockView codes, std::size_t row_begin, std::size_t row_end, float* out) const {
+        AlignedVector<std::uint8_t> block(layout_.block_bytes());
+        for (std::size_t r = row_begin; r < row_end; r += kBlockRows) {
+            const std::size_t n = std::min(kBlockRows, row_end - r);
+            lay_out(codes, r, n, block.data());
+            const auto* halves = reinterpret_cast<const std::uint16_t*>(block.data() + layout_.scale_offset());
+            for (std::size_t i = 0; i < n; ++i) out[r - row_begin + i] = float_from_half(halves[i]);
         }
     }
 
@@ -241,9 +273,7 @@ std::unique_ptr<Scorer> BinaryCodec::prepare(ConstMatrix queries, int num_thread
 }
 
 std::unique_ptr<Scorer> BinaryCodec::prepare_prefix(ConstMatrix queries, std::size_t bits, int num_threads) const {
-    kernel::PlaneLayout layout;
-    layout.planes = 1;
-    layout.groups[0] = static_cast<std::uint32_t>((bits + kernel::kGroupDims - 1) / kernel::kGroupDims);
+    const kernel::PlaneLayout layout = sign_layout(bits);
     std::vector<PlaneQuery> prepared(queries.rows);
     const bool l2 = metric_ == Metric::l2;
     const double a = static_cast<double>(amplitude());
@@ -271,14 +301,33 @@ std::unique_ptr<Scorer> BinaryCodec::prepare_prefix(ConstMatrix queries, std::si
             if (divides) prepared[i].set_offset(static_cast<float>(constant / length));
         }
     });
-    std::optional<PlaneQuery> squared_lengths;
-    if (divides) {
-        // W has orthonormal rows: |c + v|^2 = |c|^2 + |v|^2 + 2 <W c, a s>.
-        std::vector<float> w(turned_center_.begin(), turned_center_.begin() + static_cast<std::ptrdiff_t>(bits));
-        for (float& wj : w) wj *= static_cast<float>(4 * a / (length * length));
-        squared_lengths.emplace(layout, w, 1.0f, WeightBits::twelve, false);
+    return std::make_unique<SignScorer>(code_bytes(), layout, std::move(prepared), squared_lengths(bits));
+}
+
+std::optional<PlaneQuery> BinaryCodec::squared_lengths(std::size_t bits) const {
+    if (!divides_by_length()) return std::nullopt;
+    // W has orthonormal rows: |c + v|^2 = |c|^2 + |v|^2 + 2 <W c, a s>.
+    std::vector<float> w(turned_center_.begin(), turned_center_.begin() + static_cast<std::ptrdiff_t>(bits));
+    const double length = std::sqrt(squared_length(bits));
+    for (float& wj : w) wj *= static_cast<float>(4 * static_cast<double>(amplitude()) / (length * length));
+    return PlaneQuery(sign_layout(bits), w, 1.0f, WeightBits::twelve, false);
+}
+
+std::optional<LinearForm> BinaryCodec::linear_form() const {
+    return LinearForm{sign_layout(bits_), divides_by_length()};
+}
+
+void BinaryCodec::linear_rows(BlockView codes, std::size_t row_begin, std::size_t row_end, std::uint8_t* planes,
+                              float* scale, float* add) const {
+    const std::size_t bytes = sign_layout(bits_).code_bytes();
+    std::memset(planes, 0, (row_end - row_begin) * bytes);
+    for (std::size_t r = row_begin; r < row_end; ++r) {
+        unpack_row(codes.data + r / kBlockRows * block_bytes(), r % kBlockRows, planes + (r - row_begin) * bytes);
     }
-    return std::make_unique<SignScorer>(code_bytes(), layout, std::move(prepared), std::move(squared_lengths));
+    const std::optional<PlaneQuery> lengths = squared_lengths(bits_);
+    if (!lengths) return;
+    std::fill_n(add, row_end - row_begin, 0.0f);
+    SignScorer(code_bytes(), sign_layout(bits_), {}, lengths).scales(codes, row_begin, row_end, scale);
 }
 
 std::unique_ptr<Scorer> BinaryCodec::prepare_codes(const std::uint8_t* codes, std::size_t n, int) const {

@@ -13,6 +13,7 @@
 
 #include "codec/block_map.hpp"
 #include "codec/codec.hpp"
+#include "codec/plane_query.hpp"
 
 namespace residua::codec {
 
@@ -57,6 +58,9 @@ public:
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
     std::size_t prefix_dims() const override { return bits_; }
     std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t bits, int num_threads) const override;
+    std::optional<LinearForm> linear_form() const override;
+    void linear_rows(BlockView codes, std::size_t row_begin, std::size_t row_end, std::uint8_t* planes, float* scale,
+                     float* add) const override;
     void write(store::Writer& out) const override;
 
 private:
@@ -65,6 +69,8 @@ private:
     // |c|^2 + a^2 bits: of what the first `bits` signs stand for, where they do not lean along c or against it.
     double squared_length(std::size_t bits) const;
     float amplitude() const;
+    // What divides scores, as a query of the codes; none where lengths are 1.
+    std::optional<PlaneQuery> squared_lengths(std::size_t bits) const;
     // y: `width` values per row of x, the first `bits` of them signed by the code.
     void project(ConstMatrix x, bool centred, MutMatrix y) const;
     std::size_t width() const { return map_.empty() ? bits_ : map_.rows(); }

@@ -173,6 +173,22 @@ void ByteQuery::scores(const ByteKernels& kernels, const ByteLayout& layout, con
     }
 }
 
+LinearQuery ByteQuery::linear(const ByteLayout& layout, std::size_t dims) const {
+    LinearQuery out;
+    out.weights.resize(dims);
+    if (!rest_.empty()) out.rests.resize(dims);
+    for (std::size_t i = 0; i < std::min(dims, layout.dims()); ++i) {
+        out.weights[i] = fine_[place(layout, i)];
+        if (!rest_.empty()) out.rests[i] = rest_[place(layout, i)];
+    }
+    out.unit = unit_;
+    out.constant = constant_;
+    out.sum_offset = offset_;
+    out.rest_unit = rest_unit_;
+    out.rest_offset = rest_offset_;
+    return out;
+}
+
 void byte_topk(const ByteKernels& kernels, const ByteLayout& layout, const std::uint8_t* blocks,
                const BlockRows& rows, const ScanQueries<ByteQuery>& queries) {
     block_topk(ByteFamily{kernels, layout}, blocks, rows, queries);

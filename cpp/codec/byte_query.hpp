@@ -20,9 +20,11 @@
 
 #include "codec/block_rows.hpp"
 #include "codec/block_scan.hpp"
+#include "codec/linear_form.hpp"
 #include "core/aligned.hpp"
 #include "core/top_k.hpp"
 #include "kernel/byte_kernels.hpp"
+#include "kernel/plane_kernels.hpp"
 
 namespace residua::codec {
 
@@ -41,6 +43,9 @@ public:
     // Scores out[r] of the given rows of a block (bit r set).
     void scores(const kernel::ByteKernels& kernels, const kernel::ByteLayout& layout, const std::uint8_t* block,
                 std::uint32_t rows, float* out) const;
+
+    // The terms of scores(), for devices that add up by themselves; weights of `dims` dims.
+    LinearQuery linear(const kernel::ByteLayout& layout, std::size_t dims) const;
 
     std::span<const std::int16_t> fine() const { return fine_; }
     std::span<const std::int8_t> coarse() const { return coarse_; }
@@ -62,6 +67,11 @@ private:
     std::int64_t rest_offset_ = 0;
     kernel::ByteScan scan_{};
 };
+
+// Dims of the bit planes that levels of a layout go into (codec/linear_form.hpp): whole groups.
+inline std::size_t plane_dims(const kernel::ByteLayout& layout) {
+    return (layout.dims() + kernel::kGroupDims - 1) / kernel::kGroupDims * kernel::kGroupDims;
+}
 
 // Offers all `rows`, stored in `blocks`, to the pools of the queries.
 void byte_topk(const kernel::ByteKernels& kernels, const kernel::ByteLayout& layout, const std::uint8_t* blocks,

@@ -70,6 +70,10 @@ std::unique_ptr<Scorer> Codec::prepare_prefix(ConstMatrix, std::size_t, int) con
                                             kind() + " do not");
 }
 
+void Codec::linear_rows(BlockView, std::size_t, std::size_t, std::uint8_t*, float*, float*) const {
+    throw Error(ErrorKind::unsupported, "scores of a " + kind() + " are not linear in bits");
+}
+
 void Codec::pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const { pack_block(codes, n, unit); }
 
 void Codec::unpack_edge(const std::uint8_t* unit, std::size_t row, std::uint8_t* code) const {

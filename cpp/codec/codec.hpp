@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "codec/linear_form.hpp"
 #include "codec/row_scorer.hpp"
 #include "core/bitset.hpp"
 #include "core/matrix.hpp"
@@ -65,6 +66,9 @@ public:
     // Scores of some rows, which ascend, for one query.
     virtual void scores_of(BlockView codes, std::span<const std::uint32_t> rows, std::size_t query,
                            float* out) const;
+
+    // A query of a codec with a linear form.
+    virtual std::optional<LinearQuery> linear_query(std::size_t) const { return std::nullopt; }
 };
 
 // A batch of queries against units: a few rows whose codes stand together for one pass, as those of a graph
@@ -129,6 +133,13 @@ public:
     virtual std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t dims, int num_threads) const;
     // The codes as rows of numbers, where that is what they are: searches then need no Scorer.
     virtual std::optional<store::RowSource> rows(BlockView) const { return std::nullopt; }
+
+    // What other devices score by, where scores are linear (codec/linear_form.hpp).
+    virtual std::optional<LinearForm> linear_form() const { return std::nullopt; }
+    // Rows [row_begin, row_end) as planes, layout.code_bytes() each, and the scalars of those that have some.
+    // row_begin is a multiple of kBlockRows.
+    virtual void linear_rows(BlockView codes, std::size_t row_begin, std::size_t row_end, std::uint8_t* planes,
+                             float* scale, float* add) const;
 
     // Row codes to row form and back, row_bytes() each; by default they are the same. Scores of row forms
     // are estimates to walk by, which may be coarser than those of a scan.

@@ -37,6 +37,12 @@ HammingQueries::HammingQueries(const std::uint8_t* codes, std::size_t n, std::si
     }
 }
 
+// A table has the distances of its nibble from all others; from 0, the bits that are set, and one less from a bit of them.
+bool HammingQueries::bit(std::size_t query, std::size_t i) const {
+    const std::uint8_t* table = tables(query) + i / 4 * kStripBytes;
+    return table[8u >> i % 4] < table[0];
+}
+
 void hamming_topk(const BitKernels& kernels, const HammingQueries& queries, std::size_t q_begin, std::size_t q_end,
                   const std::uint8_t* blocks, const BlockRows& rows, std::size_t dim, TopK* pools) {
     const std::size_t block_bytes = kBlockRows * queries.bytes();

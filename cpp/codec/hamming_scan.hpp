@@ -19,6 +19,9 @@ public:
 
     std::size_t size() const { return n_; }
     std::size_t bytes() const { return bytes_; }
+    // Bit i of a query's code.
+    bool bit(std::size_t query, std::size_t i) const;
+
     const std::uint8_t* tables(std::size_t query) const { return tables_.data() + query * kernel::kBlockRows * bytes_; }
 
 private:

@@ -269,6 +269,10 @@ float PlaneQuery::lowered(float threshold) const {
     return threshold - constant_ - margin;
 }
 
+LinearQuery PlaneQuery::linear() const {
+    return {{q_.begin(), q_.end()}, {}, unit_, offset_, constant_, sum_offset_, 0, 0};
+}
+
 PlaneScan PlaneQuery::with_threshold(float threshold) const {
     PlaneScan scan = scan_;
     scan.coarse = coarse_.data();

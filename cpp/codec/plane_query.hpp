@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <span>
 
+#include "codec/linear_form.hpp"
 #include "core/aligned.hpp"
 #include "kernel/byte_kernels.hpp"
 #include "kernel/plane_kernels.hpp"
@@ -65,6 +66,9 @@ public:
     float score(std::int64_t n, float add, float scale) const {
         return scale * (0.5f * unit_ * static_cast<float>(n) + offset_) + add + constant_;
     }
+
+    // The terms of score(), for devices that add up by themselves.
+    LinearQuery linear() const;
 
     const std::uint8_t* exact_tables() const { return exact_.data(); }
     float unit() const { return unit_; }                          // weight of a dim = unit * Q

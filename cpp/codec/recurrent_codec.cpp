@@ -60,6 +60,8 @@ public:
         }
     }
 
+    std::optional<LinearQuery> linear_query(std::size_t query) const override { return queries_[query].linear(); }
+
 private:
     void offer(BlockView codes, const BlockRows& rows, const ScanQueries<PlaneQuery>& queries, std::size_t row_begin) const {
         plane_topk(kernel::active(), layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(), rows, queries);
@@ -337,6 +339,20 @@ void RecurrentCodec::unpack_row(const std::uint8_t* block, std::size_t row, std:
     const std::uint8_t* add = block + layout_.strip_bytes();
     std::memcpy(code + layout_.code_bytes(), add + row * 4, 4);
     std::memcpy(code + layout_.code_bytes() + 4, add + kBlockRows * 4 + row * 2, 2);
+}
+
+void RecurrentCodec::linear_rows(BlockView codes, std::size_t row_begin, std::size_t row_end, std::uint8_t* planes,
+                                 float* scale, float* add) const {
+    const std::size_t bytes = layout_.code_bytes();
+    for (std::size_t r = row_begin; r < row_end; ++r) {
+        const std::uint8_t* block = codes.data + r / kBlockRows * layout_.block_bytes();
+        const std::size_t i = r - row_begin, in_block = r % kBlockRows;
+        kernel::active().planes.unpack(bytes, block, in_block, planes + i * bytes);
+        std::uint16_t f16;
+        std::memcpy(add + i, block + layout_.add_offset() + in_block * sizeof *add, sizeof *add);
+        std::memcpy(&f16, block + layout_.scale_offset() + in_block * sizeof f16, sizeof f16);
+        scale[i] = float_from_half(f16);
+    }
 }
 
 std::unique_ptr<Scorer> RecurrentCodec::prepare(ConstMatrix queries, int num_threads) const {

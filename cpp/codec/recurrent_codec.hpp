@@ -71,6 +71,9 @@ public:
     bool is_code(const std::uint8_t* code) const override;
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
+    std::optional<LinearForm> linear_form() const override { return LinearForm{layout_, true}; }
+    void linear_rows(BlockView codes, std::size_t row_begin, std::size_t row_end, std::uint8_t* planes, float* scale,
+                     float* add) const override;
     std::size_t edge_rows() const override { return kernel::kEdgeRows; }
     std::size_t edge_unit_bytes() const override { return kernel::edge_unit_bytes(layout_); }
     void pack_edges(const std::uint8_t* codes, std::size_t n, std::uint8_t* unit) const override;

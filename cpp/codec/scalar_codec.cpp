@@ -59,6 +59,10 @@ public:
         }
     }
 
+    std::optional<LinearQuery> linear_query(std::size_t query) const override {
+        return queries_[query].linear(layout_, plane_dims(layout_));
+    }
+
 private:
     void offer(BlockView codes, const BlockRows& rows, const ScanQueries<ByteQuery>& queries, std::size_t row_begin) const {
         byte_topk(kernel::active().bytes, layout_, codes.data + row_begin / kBlockRows * layout_.block_bytes(), rows, queries);

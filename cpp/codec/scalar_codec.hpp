@@ -66,6 +66,10 @@ public:
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
     std::size_t prefix_dims() const override { return p_.dim; }
     std::unique_ptr<Scorer> prepare_prefix(ConstMatrix queries, std::size_t dims, int num_threads) const override;
+    // All dims have all planes.
+    std::optional<LinearForm> linear_form() const override;
+    void linear_rows(BlockView codes, std::size_t row_begin, std::size_t row_end, std::uint8_t* planes, float* scale,
+                     float* add) const override;
     std::size_t row_bytes() const override { return form_.row_bytes; }
     void to_rows(const std::uint8_t* codes, std::size_t n, std::uint8_t* rows) const override;
     void from_rows(const std::uint8_t* rows, std::size_t n, std::uint8_t* codes) const override;
