@@ -28,7 +28,8 @@ struct RowRange {
 // What may be found, and how it is told apart.
 struct RowChoice {
     const Bitset* allowed = nullptr;                // nullptr: all rows
-    std::span<const std::uint32_t> ranks = {};      // ties go to smaller ranks[row]; empty: to smaller rows
+    std::span<const std::uint32_t> ranks = {};      // ties go to smaller ranks[row], a permutation; empty: to smaller rows
+    int num_threads = 1;                            // that prepare queries
 };
 
 class CodeScan {

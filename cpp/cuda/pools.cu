@@ -22,6 +22,7 @@ struct SelectBest {
     std::uint32_t* counts;
     Key* thresholds;
     std::uint32_t keep;
+    std::uint32_t* kept;
     std::uint32_t* most;
 
 #if defined(__CUDACC__)
@@ -91,7 +92,7 @@ struct SelectBest {
 
     RZ_DEVICE void finish(std::uint32_t query, std::uint32_t offered, std::uint32_t total) const {
         if (thread_index() != 0) return;
-        counts[query] = total < keep ? total : keep;
+        counts[query] = kept[query] = total < keep ? total : keep;
         atomic_max(most, offered);
     }
 };
@@ -114,9 +115,15 @@ Pools::Pools(Context& context, std::size_t n_queries, std::size_t keep)
     keys_ = {context, n_ * capacity_, "the pools of the queries"};
     counts_ = {context, n_, "the pools of the queries"};
     thresholds_ = {context, n_, "the pools of the queries"};
+    kept_ = {context, n_, "the pools of the queries"};
     most_ = {context, 1, "the pools of the queries"};
     counts_.fill(0);
+    kept_.fill(0);
     thresholds_.fill(0);
+}
+
+std::size_t Pools::bytes_per_query(std::size_t keep) {
+    return capacity_for(keep) * sizeof(Key) + sizeof(Key) + 2 * sizeof(std::uint32_t);
 }
 
 bool Pools::select() {
@@ -124,27 +131,28 @@ bool Pools::select() {
     const auto run = [&](auto kernel) { launch(kernel, context_, {n_}, decltype(kernel)::kSharedBytes); };
     const auto keep = static_cast<std::uint32_t>(keep_);
     if (capacity_ == SelectSmall::kCapacity) {
-        run(SelectSmall{keys_.data(), counts_.data(), thresholds_.data(), keep, most_.data()});
+        run(SelectSmall{keys_.data(), counts_.data(), thresholds_.data(), keep, kept_.data(), most_.data()});
     } else {
-        run(SelectLarge{keys_.data(), counts_.data(), thresholds_.data(), keep, most_.data()});
+        run(SelectLarge{keys_.data(), counts_.data(), thresholds_.data(), keep, kept_.data(), most_.data()});
     }
     std::uint32_t most = 0;
     most_.copy_out(&most, 1);
     return most > capacity_;
 }
 
-void Pools::scan(std::size_t n, std::size_t step, const Offer& offer_rows, const std::function<void()>& rescore) {
-    const auto round_down = [step](std::size_t rows) { return std::max(step, rows / step * step); };
-    // A first part that fits as a whole; then as many rows as offer, in random order, half of what there is room for.
-    std::size_t part = round_down(capacity_);
+void Pools::scan(std::size_t n, std::size_t step, std::size_t growth, const Offer& offer_rows,
+                 const std::function<void()>& rescore) {
+    const auto rounded = [step](std::size_t rows) { return std::max(step, rows / step * step); };
+    // All rows of the first part are offered; of later ones, in random order, at most half of what there is room for.
+    const std::size_t room = (capacity_ - keep_) / 2;
+    std::size_t part = rounded(std::min<std::size_t>(capacity_, growth * keep_ * 8));
     for (std::size_t begin = 0; begin < n;) {
         const std::size_t end = std::min(n, begin + part);
         offer_rows(begin, end);
         if (rescore) rescore();
         if (select()) continue;
         begin = end;
-        const std::size_t room = (capacity_ - keep_) / 2;
-        part = round_down(std::max<std::size_t>(capacity_ / 2, begin / keep_ * room));
+        part = rounded(std::min(begin * growth, begin / keep_ * room + capacity_ / 2));
     }
 }
 

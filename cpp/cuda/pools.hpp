@@ -43,12 +43,16 @@ struct PoolView {
     std::uint32_t* counts;     // offered so far, which may exceed the capacity; those beyond it are lost
     const Key* thresholds;     // what a key must exceed; 0 at first
     std::uint32_t capacity;
+    const std::uint32_t* kept;  // places that hold keys of earlier parts; those after them are new
 
     RZ_DEVICE bool wants(std::uint32_t query, Key key) const { return key > thresholds[query]; }
     RZ_DEVICE void offer(std::uint32_t query, Key key) const {
-        if (!wants(query, key)) return;
+        if (wants(query, key)) append(query, key);
+    }
+    // Whatever the threshold: of a row that is scored later.
+    RZ_DEVICE void append(std::uint32_t query, Key entry) const {
         const std::uint32_t at = atomic_add(counts + query, 1u);
-        if (at < capacity) keys[std::size_t{query} * capacity + at] = key;
+        if (at < capacity) keys[std::size_t{query} * capacity + at] = entry;
     }
 };
 
@@ -58,17 +62,20 @@ public:
 
     // keep: at most kMostKept, else ErrorKind::unsupported. 33 KiB per query up to a keep of 2,048, 131 KiB above.
     Pools(Context& context, std::size_t n_queries, std::size_t keep);
+    static std::size_t bytes_per_query(std::size_t keep);
 
     std::size_t keep() const { return keep_; }
     std::size_t size() const { return n_; }
-    PoolView view() { return {keys_.data(), counts_.data(), thresholds_.data(), capacity_}; }
+    PoolView view() { return {keys_.data(), counts_.data(), thresholds_.data(), capacity_, kept_.data()}; }
 
     // Calls offer_rows(begin, end), which launches kernels that offer each row of [begin, end) once, for consecutive parts
     // of [0, n), so that few rows are lost. rescore, if given, is called after each part, before keys are compared:
-    // kernels that offer keys by an upper bound put exact ones in their place there, or 0 where a row is out.
-    // `step`: parts begin at its multiples.
+    // where kernels appended rows by an upper bound it puts their keys in the place of new entries, or 0.
+    // `step`: parts begin at its multiples. A part has at most `growth` times the rows before it: few parts cost few
+    // launches, short ones offer few rows.
     using Offer = std::function<void(std::size_t begin, std::size_t end)>;
-    void scan(std::size_t n, std::size_t step, const Offer& offer_rows, const std::function<void()>& rescore = {});
+    void scan(std::size_t n, std::size_t step, std::size_t growth, const Offer& offer_rows,
+              const std::function<void()>& rescore = {});
 
     // After offers: keeps the best `keep` of every pool, each once. Whether any offer was lost.
     bool select();
@@ -85,6 +92,7 @@ private:
     DeviceArray<Key> keys_;
     DeviceArray<std::uint32_t> counts_;
     DeviceArray<Key> thresholds_;
+    DeviceArray<std::uint32_t> kept_;
     DeviceArray<std::uint32_t> most_;  // of all counts
 };
 

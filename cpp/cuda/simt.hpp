@@ -22,9 +22,15 @@
 #include <cuda_fp16.h>
 #define RZ_HD __host__ __device__
 #define RZ_DEVICE __device__ __forceinline__
+// Before a loop: arrays that it indexes stay in registers.
+#define RZ_UNROLL _Pragma("unroll")
+#define RZ_UNROLL_BY(n) _Pragma(RZ_TEXT(unroll n))
+#define RZ_TEXT(x) #x
 #else
 #define RZ_HD
 #define RZ_DEVICE inline
+#define RZ_UNROLL
+#define RZ_UNROLL_BY(n)
 #endif
 
 namespace residua::cuda {

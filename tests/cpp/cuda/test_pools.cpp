@@ -35,7 +35,7 @@ void check_against_sorting(const std::vector<float>& scores, std::size_t n, std:
     const std::size_t nq = scores.size() / n;
     Context context(0);
     Pools pools(context, nq, keep);
-    pools.scan(n, 32, [&](std::size_t begin, std::size_t end) {
+    pools.scan(n, 32, 8, [&](std::size_t begin, std::size_t end) {
         launch(OfferScores{pools.view(), scores.data(), n, begin, end}, context, {nq});
     });
     const std::vector<Key> found = pools.take();

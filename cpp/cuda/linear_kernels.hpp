@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels of LinearScan.
+#pragma once
+
+#include "cuda/linear_layout.hpp"
+#include "cuda/linear_query.hpp"
+#include "cuda/pools.hpp"
+#include "cuda/simt.hpp"
+
+namespace residua::cuda {
+
+// What all of them see of the codes.
+struct LinearCodes {
+    LinearLayout layout;
+    const std::uint32_t* words;
+    const float* scale;            // nullptr: 1
+    const float* add;              // nullptr: 0
+    const std::uint32_t* allowed;  // a bit per row; nullptr: all
+    const std::uint32_t* ranks;    // of rows, on ties; nullptr: the row's number
+
+    RZ_DEVICE bool allows(std::uint32_t row) const { return allowed == nullptr || (allowed[row / 32] >> row % 32 & 1u) != 0; }
+    RZ_DEVICE float scale_of(std::uint32_t row) const { return scale == nullptr ? 1.0f : scale[row]; }
+    RZ_DEVICE float add_of(std::uint32_t row) const { return add == nullptr ? 0.0f : add[row]; }
+};
+
+// Rows that the queries of a tile of bits read.
+struct ScanTask {
+    std::uint32_t tile;
+    std::uint32_t begin, end;  // begin: a multiple of 32
+    float term;
+};
+
+// An entry of a pool that is not scored yet: the row, and the term of its list.
+RZ_HD inline Key unscored(std::uint32_t row, float term) {
+    std::uint32_t bits;
+    memcpy(&bits, &term, sizeof bits);
+    return static_cast<Key>(bits) << 32 | row;
+}
+
+RZ_DEVICE float least_bound(const PoolView& pools, std::uint32_t query, float constant, float term) {
+    const Key threshold = pools.thresholds[query];
+    return threshold == 0 ? bits_to_float(0xFF800000u) : lowered(score_of(threshold), constant, term);
+}
+
+// Few queries. A block takes one task; its warps take 32 rows in turn, as four tiles.
+// Per 8 rows and 256 bits: 256 bytes read, one product of tiles (two cycles of an SM at most): far below the
+// rate at which memory delivers them (19 bytes per cycle and SM).
+template <bool kPairs, bool kShared>
+struct ScanBits {
+    static constexpr int kThreads = 128;
+    static constexpr std::uint32_t kRows = 32;
+
+    LinearCodes codes;
+    PoolView pools;
+    const ScanTask* tasks;
+    const std::uint32_t* fragments;
+    std::size_t tile_words;
+    int planes;
+    const LinearBound* bounds;
+    std::uint32_t n_queries;
+
+    RZ_DEVICE void operator()() const {
+        const ScanTask task = tasks[block_index().x];
+        const auto* tile = reinterpret_cast<const Pack16*>(fragments + task.tile * tile_words);
+        if (kShared) {
+            auto* shared = reinterpret_cast<Pack16*>(shared_memory());
+            for (std::size_t i = static_cast<std::size_t>(thread_index()); i < tile_words / 4; i += kThreads) shared[i] = tile[i];
+            sync_block();
+            tile = shared;
+        }
+        constexpr std::uint32_t kSlots = kPairs ? 2 : 1;
+        LinearBound bound[kSlots];
+        float least[kSlots];
+        for (std::uint32_t s = 0; s < kSlots; ++s) {
+            const std::uint32_t query = task.tile * kSlots + s;
+            const bool real = query < n_queries;
+            bound[s] = real ? bounds[query] : LinearBound{0.0f, 0.0f, 0.0f};
+            least[s] = real ? least_bound(pools, query, bound[s].constant, task.term) : bits_to_float(0x7F800000u);
+        }
+        for (std::uint32_t row = task.begin + static_cast<std::uint32_t>(warp_index()) * kRows; row < task.end;
+             row += kRows * (kThreads / kWarp)) {
+            scan_rows(task, tile, row, bound, least);
+        }
+    }
+
+private:
+    RZ_DEVICE void scan_rows(const ScanTask& task, const Pack16* tile, std::uint32_t row, const LinearBound* bound, const float* least) const {
+        const int g = lane_index() / 4, t = lane_index() % 4;
+        std::int32_t sums[4][4] = {};
+        const std::uint32_t* first = codes.words + std::size_t{row} / kTileRows * codes.layout.tile_words();
+        const std::size_t stride = codes.layout.tile_words();
+        const std::uint32_t units = codes.layout.units();
+        RZ_UNROLL_BY(2)
+        for (std::uint32_t unit = 0; unit < units; ++unit) {
+            Pack8 b[4];
+            RZ_UNROLL
+            for (int i = 0; i < 4; ++i) {
+                b[i] = load_once(reinterpret_cast<const Pack8*>(first + static_cast<std::size_t>(i) * stride + std::size_t{unit} * 64 + g * 8 + t * 2));
+            }
+            const Pack16 a = tile[unit * kWarp + static_cast<std::uint32_t>(lane_index())];
+            RZ_UNROLL
+            for (int i = 0; i < 4; ++i) multiply_bits(sums[i], a.word, b[i].word);
+        }
+        if (codes.layout.has_half()) {
+            const Pack16 a = tile[units * kWarp + static_cast<std::uint32_t>(lane_index())];
+            RZ_UNROLL
+            for (int i = 0; i < 4; ++i) {
+                const std::uint32_t b[2] = {load_once(first + static_cast<std::size_t>(i) * stride + std::size_t{units} * 64 + g * 4 + t), 0u};
+                multiply_bits(sums[i], a.word, b);
+            }
+        }
+        // Rows of the tile become one sum per column: lane (g, t) ends with that of row 8 i + 2 t + c.
+        const std::uint32_t i = static_cast<std::uint32_t>(g / 2), c = static_cast<std::uint32_t>(g % 2);
+        const std::uint32_t mine = row + 8 * i + 2 * static_cast<std::uint32_t>(t) + c;
+        const auto low = static_cast<std::uint32_t>(bit_weight(planes, g));
+        const auto high = static_cast<std::uint32_t>(bit_weight(planes, kPairs ? g : g + 8));
+        if (kPairs) {
+            const std::uint32_t s0 = gather(sums, 0, low, 0u), s1 = gather(sums, 2, high, 0u);
+            offer(task, mine, 0, s0, bound[0], least[0]);
+            offer(task, mine, kPairs ? 1 : 0, s1, bound[kPairs ? 1 : 0], least[kPairs ? 1 : 0]);
+        } else {
+            offer(task, mine, 0, gather(sums, 0, low, high), bound[0], least[0]);
+        }
+    }
+
+    // Sum over lanes of equal t of low * sums[.][at + c] + high * sums[.][at + 2 + c]; modulo 2^32, as the sum fits.
+    RZ_DEVICE static std::uint32_t gather(const std::int32_t (&sums)[4][4], int at, std::uint32_t low, std::uint32_t high) {
+        const int g = lane_index() / 4;
+        std::uint32_t x[4][2];
+        RZ_UNROLL
+        for (int i = 0; i < 4; ++i) {
+            for (int c = 0; c < 2; ++c) {
+                x[i][c] = low * static_cast<std::uint32_t>(sums[i][at + c]);
+                if (!kPairs) x[i][c] += high * static_cast<std::uint32_t>(sums[i][2 + c]);
+            }
+        }
+        std::uint32_t y[2][2], z[2];
+        const bool b2 = (g & 4) != 0, b1 = (g & 2) != 0, b0 = (g & 1) != 0;
+        RZ_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            for (int c = 0; c < 2; ++c) y[i][c] = (b2 ? x[i + 2][c] : x[i][c]) + shuffle_xor(b2 ? x[i][c] : x[i + 2][c], 16);
+        }
+        for (int c = 0; c < 2; ++c) z[c] = (b1 ? y[1][c] : y[0][c]) + shuffle_xor(b1 ? y[0][c] : y[1][c], 8);
+        return (b0 ? z[1] : z[0]) + shuffle_xor(b0 ? z[0] : z[1], 4);
+    }
+
+    RZ_DEVICE void offer(const ScanTask& task, std::uint32_t row, std::uint32_t slot, std::uint32_t sum, const LinearBound& bound,
+                         float least) const {
+        if (row >= task.end) return;
+        const float inner = add(multiply(bound.step, static_cast<float>(static_cast<std::int32_t>(sum))), bound.upper);
+        if (!(add(multiply(codes.scale_of(row), inner), codes.add_of(row)) >= least) || !codes.allows(row)) return;
+        pools.append(task.tile * (kPairs ? 2 : 1) + slot, unscored(row, task.term));
+    }
+};
+
+// Many queries: a block multiplies kQueries queries with kRows rows, 64 dims at a time, in two buffers of shared memory:
+// copies of the next weights run, and the next codes are loaded, while tiles are multiplied. Warp (m, n) has
+// queries 64 m … and rows 64 n …. Per 64 dims a warp reads 16 times 16 bytes per lane for 64 products of tiles.
+struct ScanBytes {
+    static constexpr int kThreads = 256;
+    static constexpr std::uint32_t kQueries = 256, kRows = 128, kDepth = 64;
+    static constexpr std::size_t kQueryBytes = std::size_t{kQueries} * kDepth, kRowBytes = std::size_t{kRows} * kDepth;
+    static constexpr std::size_t kSharedBytes = 2 * (kQueryBytes + kRowBytes);
+
+    LinearCodes codes;
+    PoolView pools;
+    const std::int8_t* weights;  // byte_rows(…, kQueries)
+    std::uint32_t depth;         // bytes of a row of weights
+    const LinearBound* bounds;
+    std::uint32_t n_queries, query_blocks;
+    std::uint32_t row_begin, row_end;  // row_begin: a multiple of 32
+
+    RZ_DEVICE void operator()() const {
+        // Blocks of the same rows stand together, so that codes come from the caches but once.
+        const std::uint32_t query0 = block_index().x % query_blocks * kQueries;
+        const std::uint32_t row0 = row_begin + block_index().x / query_blocks * kRows;
+        const int warp = warp_index(), lane = lane_index();
+        const std::uint32_t m = static_cast<std::uint32_t>(warp) / 2 * 64, n = static_cast<std::uint32_t>(warp) % 2 * 64;
+        std::uint8_t* shared = shared_memory();
+        std::int32_t sums[4][8][4] = {};
+        std::uint32_t words[8];
+        const std::uint32_t steps = depth / kDepth;
+        copy_weights(shared, query0, 0);
+        end_copies();
+        load_codes(words, row0, 0);
+        spread_codes(shared + kQueryBytes, words, 0);
+        for (std::uint32_t step = 0; step < steps; ++step) {
+            std::uint8_t* now = shared + step % 2 * (kQueryBytes + kRowBytes);
+            std::uint8_t* next = shared + (step + 1) % 2 * (kQueryBytes + kRowBytes);
+            wait_copies<0>();
+            sync_block();  // this step's buffer is full, and all are done with the other
+            const bool more = step + 1 < steps;
+            if (more) copy_weights(next, query0, step + 1);
+            end_copies();
+            if (more) load_codes(words, row0, step + 1);
+            multiply_step(sums, now, now + kQueryBytes, m, n, lane);
+            if (more) spread_codes(next + kQueryBytes, words, step + 1);
+        }
+        offer_rows(sums, query0 + m, row0 + n, lane);
+    }
+
+private:
+    RZ_DEVICE void copy_weights(std::uint8_t* to, std::uint32_t query0, std::uint32_t step) const {
+        RZ_UNROLL
+        for (int i = 0; i < static_cast<int>(kQueryBytes / 16 / kThreads); ++i) {
+            const int piece = i * kThreads + thread_index();
+            const auto query = static_cast<std::uint32_t>(piece / 4);
+            copy_16(to + piece * 16, weights + std::size_t{query0 + query} * depth + step * kDepth + static_cast<std::uint32_t>(piece % 4) * 16);
+        }
+    }
+
+    // A thread has one group of one row.
+    RZ_DEVICE void load_codes(std::uint32_t* words, std::uint32_t row0, std::uint32_t step) const {
+        const std::uint32_t row = row0 + static_cast<std::uint32_t>(thread_index()) / 2;
+        const std::uint32_t group = step * 2 + static_cast<std::uint32_t>(thread_index()) % 2;
+        RZ_UNROLL
+        for (std::uint32_t t = 0; t < 8; ++t) {
+            words[t] = t < codes.layout.planes && group < codes.layout.covered[t] && row < row_end
+                           ? codes.words[codes.layout.at(row, codes.layout.first[t] + group)]
+                           : 0u;
+        }
+    }
+
+    RZ_DEVICE void spread_codes(std::uint8_t* to, const std::uint32_t* words, std::uint32_t) const {
+        Pack16 low{}, high{};
+        // Planes that no row has cost nothing: the loop ends with them.
+        RZ_UNROLL
+        for (int t = 7; t >= 0; --t) {
+            if (t >= static_cast<int>(codes.layout.planes)) continue;
+            RZ_UNROLL
+            for (int j = 0; j < 4; ++j) {
+                low.word[j] = low.word[j] << 1 | (words[t] >> j & 0x01010101u);
+                high.word[j] = high.word[j] << 1 | (words[t] >> (j + 4) & 0x01010101u);
+            }
+        }
+        auto* out = reinterpret_cast<Pack16*>(to + thread_index() * 32);
+        out[0] = low;
+        out[1] = high;
+    }
+
+    // Lane (g, t) reads bytes 16 t … 16 t + 15 of its rows: words 0 and 1 for the first 32 of the depth, 2 and 3 for the rest.
+    // Which dims meet which word does not matter, as long as weights and levels agree.
+    RZ_DEVICE static void multiply_step(std::int32_t (&sums)[4][8][4], const std::uint8_t* query_bytes, const std::uint8_t* row_bytes,
+                                        std::uint32_t m, std::uint32_t n, int lane) {
+        const auto at = [lane](const std::uint8_t* bytes, std::uint32_t row) {
+            return *reinterpret_cast<const Pack16*>(bytes + (row + static_cast<std::uint32_t>(lane) / 4) * kDepth + static_cast<std::uint32_t>(lane) % 4 * 16);
+        };
+        Pack16 upper[4], lower[4];
+        RZ_UNROLL
+        for (std::uint32_t i = 0; i < 4; ++i) {
+            upper[i] = at(query_bytes, m + i * 16);
+            lower[i] = at(query_bytes, m + i * 16 + 8);
+        }
+        RZ_UNROLL
+        for (std::uint32_t j = 0; j < 8; ++j) {
+            const Pack16 b = at(row_bytes, n + j * 8);
+            RZ_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                RZ_UNROLL
+                for (int i = 0; i < 4; ++i) {
+                    const std::uint32_t a[4] = {upper[i].word[2 * half], lower[i].word[2 * half], upper[i].word[2 * half + 1],
+                                                lower[i].word[2 * half + 1]};
+                    multiply_bytes(sums[i][j], a, b.word + 2 * half);
+                }
+            }
+        }
+    }
+
+    RZ_DEVICE void offer_rows(const std::int32_t (&sums)[4][8][4], std::uint32_t query0, std::uint32_t row0, int lane) const {
+        const auto g = static_cast<std::uint32_t>(lane) / 4, t = static_cast<std::uint32_t>(lane) % 4;
+        RZ_UNROLL
+        for (int i = 0; i < 8; ++i) {
+            const std::uint32_t query = query0 + static_cast<std::uint32_t>(i) / 2 * 16 + static_cast<std::uint32_t>(i) % 2 * 8 + g;
+            if (query >= n_queries) continue;
+            const LinearBound bound = bounds[query];
+            const float least = least_bound(pools, query, bound.constant, 0.0f);
+            RZ_UNROLL
+            for (int j = 0; j < 16; ++j) {
+                const std::uint32_t row = row0 + static_cast<std::uint32_t>(j) / 2 * 8 + 2 * t + static_cast<std::uint32_t>(j) % 2;
+                if (row >= row_end) continue;
+                const float inner = add(multiply(bound.step, static_cast<float>(sums[i / 2][j / 2][i % 2 * 2 + j % 2])), bound.upper);
+                if (!(add(multiply(codes.scale_of(row), inner), codes.add_of(row)) >= least) || !codes.allows(row)) continue;
+                pools.append(query, unscored(row, 0.0f));
+            }
+        }
+    }
+};
+
+// Exact scores of new entries of the pools, a warp for each.
+struct Rescore {
+    static constexpr int kThreads = 256;
+    static constexpr std::uint32_t kBlocksPerQuery = 4;
+
+    LinearCodes codes;
+    PoolView pools;
+    const std::int16_t* weights;  // (queries, dims)
+    const std::int16_t* rests;    // likewise, or nullptr
+    const LinearTerms* terms;
+
+    RZ_DEVICE void operator()() const {
+        const std::uint32_t query = block_index().x / kBlocksPerQuery;
+        const std::uint32_t part = block_index().x % kBlocksPerQuery * (kThreads / kWarp) + static_cast<std::uint32_t>(warp_index());
+        const std::uint32_t offered = pools.counts[query];
+        const std::uint32_t end = offered < pools.capacity ? offered : pools.capacity;
+        const LinearTerms q = terms[query];
+        const Key threshold = pools.thresholds[query];
+        for (std::uint32_t e = pools.kept[query] + part; e < end; e += kBlocksPerQuery * (kThreads / kWarp)) {
+            Key* entry = pools.keys + std::size_t{query} * pools.capacity + e;
+            const auto row = static_cast<std::uint32_t>(*entry);
+            const float term = bits_to_float(static_cast<std::uint32_t>(*entry >> 32));
+            long long sum = 0, rest = 0;
+            add_up(query, row, sum, rest);
+            for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+                sum += shuffle_xor(sum, mask);
+                rest += shuffle_xor(rest, mask);
+            }
+            const float score = add(exact_score(q, sum, rest, codes.scale_of(row), codes.add_of(row)), term);
+            const Key key = key_of(score, codes.ranks == nullptr ? row : codes.ranks[row]);
+            if (lane_index() == 0) *entry = key > threshold ? key : 0;
+            sync_warp();
+        }
+    }
+
+private:
+    // A lane has one dim of every group.
+    RZ_DEVICE void add_up(std::uint32_t query, std::uint32_t row, long long& sum, long long& rest) const {
+        const auto dim = static_cast<std::uint32_t>(lane_index());
+        const std::size_t first = std::size_t{query} * codes.layout.groups * 32 + dim;
+        for (std::uint32_t group = 0; group < codes.layout.groups; ++group) {
+            std::int32_t level = 0;
+            for (std::uint32_t t = codes.layout.planes; t-- > 0;) {
+                if (group >= codes.layout.covered[t]) continue;
+                const std::uint32_t word = codes.words[codes.layout.at(row, codes.layout.first[t] + group)];
+                level = level << 1 | static_cast<std::int32_t>(word >> bit_of_dim(dim) & 1u);
+            }
+            sum += std::int32_t{weights[first + std::size_t{group} * 32]} * level;
+            if (rests != nullptr) rest += std::int32_t{rests[first + std::size_t{group} * 32]} * level;
+        }
+    }
+};
+
+}  // namespace residua::cuda

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/linear_scan.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.hpp"
+#include "core/parallel.hpp"
+#include "cuda/launch.hpp"
+#include "cuda/linear_kernels.hpp"
+
+namespace residua::cuda {
+namespace {
+
+using codec::kBlockRows;
+
+constexpr std::size_t kUploadRows = std::size_t{1} << 16;
+constexpr std::size_t kTaskRows = 4096;                     // of a task of the first kernel
+constexpr std::size_t kMostShared = std::size_t{64} << 10;  // that fragments of a tile may take
+constexpr std::size_t kMostQueries = 16'384;                // of one batch, and of one over ranges
+constexpr std::size_t kMostRangeQueries = 1024;
+
+std::size_t padded(std::size_t rows) { return (rows + kBlockRows - 1) / kBlockRows * kBlockRows; }
+
+// Bitset as words of 32 rows.
+std::vector<std::uint32_t> words_of(const Bitset& bits, std::size_t rows) {
+    std::vector<std::uint32_t> out(padded(rows) / 32);
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = bits.block32(i);
+    return out;
+}
+
+template <class T>
+DeviceArray<T> uploaded(Context& context, const std::vector<T>& host, const char* what) {
+    return host.empty() ? DeviceArray<T>() : DeviceArray<T>(context, host, what);
+}
+
+}  // namespace
+
+// What a batch of queries needs on the device, while it is searched.
+struct LinearScan::Batch {
+    Batch(LinearScan& scan, const codec::Scorer& scorer, std::size_t begin, std::size_t end, std::size_t keep_, const RowChoice& choice)
+        : owner(scan),
+          context(scan.context_),
+          queries(linear_queries(scorer, begin, end, scan.layout_, choice.num_threads)),
+          keep(keep_) {
+        weights = uploaded(context, queries.weights, kWhat);
+        rests = uploaded(context, queries.rests, kWhat);
+        bounds = uploaded(context, queries.bounds, kWhat);
+        terms = uploaded(context, queries.terms, kWhat);
+        if (choice.allowed != nullptr) allowed = uploaded(context, words_of(*choice.allowed, scan.rows_), "the filter");
+        if (!choice.ranks.empty()) ranks = uploaded(context, std::vector<std::uint32_t>(choice.ranks.begin(), choice.ranks.end()), "ranks of rows");
+        row_of_rank.resize(choice.ranks.size());
+        for (std::uint32_t row = 0; row < choice.ranks.size(); ++row) row_of_rank[choice.ranks[row]] = row;
+    }
+
+    LinearCodes codes() const {
+        const auto or_null = [](const auto& array) { return array.empty() ? nullptr : array.data(); };
+        return {owner.layout_, owner.codes_.data(), or_null(owner.scale_), or_null(owner.add_), or_null(allowed), or_null(ranks)};
+    }
+
+    void rescore(Pools& pools) const {
+        launch(Rescore{codes(), pools.view(), weights.data(), rests.empty() ? nullptr : rests.data(), terms.data()}, context,
+               {pools.size() * Rescore::kBlocksPerQuery});
+    }
+
+    void scan_bits(Pools& pools, const BitTiles& tiles, const DeviceArray<std::uint32_t>& fragments,
+                   const DeviceArray<ScanTask>& tasks) const {
+        const auto run = [&](auto kernel, std::size_t shared) { launch(kernel, context, {tasks.size()}, shared); };
+        const auto make = [&](auto kernel) {
+            kernel.codes = codes();
+            kernel.pools = pools.view();
+            kernel.tasks = tasks.data();
+            kernel.fragments = fragments.data();
+            kernel.tile_words = tiles.tile_words;
+            kernel.planes = tiles.planes;
+            kernel.bounds = bounds.data();
+            kernel.n_queries = static_cast<std::uint32_t>(queries.n);
+            return kernel;
+        };
+        const std::size_t shared = tiles.tile_words * sizeof(std::uint32_t);
+        if (tiles.slots == 2) {
+            shared <= kMostShared ? run(make(ScanBits<true, true>{}), shared) : run(make(ScanBits<true, false>{}), 0);
+        } else {
+            shared <= kMostShared ? run(make(ScanBits<false, true>{}), shared) : run(make(ScanBits<false, false>{}), 0);
+        }
+    }
+
+    std::vector<std::vector<ScoredRow>> take(const Pools& pools) const {
+        const std::vector<Key> keys = pools.take();
+        std::vector<std::vector<ScoredRow>> out(queries.n);
+        for (std::size_t q = 0; q < queries.n; ++q) {
+            for (std::size_t i = q * keep; i < (q + 1) * keep && keys[i] != 0; ++i) {
+                const std::uint32_t rank = row_of(keys[i]);
+                out[q].push_back({score_of(keys[i]), row_of_rank.empty() ? rank : row_of_rank[rank]});
+            }
+        }
+        return out;
+    }
+
+    static constexpr const char* kWhat = "the queries";
+    LinearScan& owner;
+    Context& context;
+    LinearQueries queries;
+    std::size_t keep;
+    DeviceArray<std::int16_t> weights, rests;
+    DeviceArray<LinearBound> bounds;
+    DeviceArray<LinearTerms> terms;
+    DeviceArray<std::uint32_t> allowed, ranks;
+    std::vector<std::uint32_t> row_of_rank;
+};
+
+void LinearScan::take(const codec::Codec& codec, codec::BlockView codes, int num_threads) {
+    const auto form = codec.linear_form();
+    if (!form) throw Error(ErrorKind::unsupported, "scores of a " + codec.kind() + " are not linear in bits");
+    rows_ = 0;
+    codes_ = {};
+    scale_ = {};
+    add_ = {};
+    layout_ = linear_layout(*form);
+    const std::size_t rows = padded(codes.n), row_words = layout_.words, plane_bytes = form->layout.code_bytes();
+    codes_ = {context_, rows * row_words, "the codes of the index"};
+    if (form->has_scalars) {
+        scale_ = {context_, rows, "the codes of the index"};
+        add_ = {context_, rows, "the codes of the index"};
+    }
+    std::vector<std::uint32_t> words;
+    std::vector<float> scale, add;
+    for (std::size_t begin = 0; begin < codes.n; begin += kUploadRows) {
+        const std::size_t end = std::min(codes.n, begin + kUploadRows), n = padded(end - begin);
+        words.assign(n * row_words, 0);
+        scale.assign(n, 0.0f);
+        add.assign(n, 0.0f);
+        parallel_for((end - begin + kBlockRows - 1) / kBlockRows, 32, num_threads, [&](std::size_t first, std::size_t last, int) {
+            std::vector<std::uint8_t> planes(kBlockRows * plane_bytes);
+            for (std::size_t b = first; b < last; ++b) {
+                const std::size_t row = begin + b * kBlockRows, stop = std::min(end, row + kBlockRows);
+                codec.linear_rows(codes, row, stop, planes.data(), scale.data() + b * kBlockRows, add.data() + b * kBlockRows);
+                for (std::size_t r = row; r < stop; ++r) {
+                    for (std::size_t w = 0; w < plane_bytes / 4; ++w) {
+                        std::memcpy(&words[layout_.at(r - begin, static_cast<std::uint32_t>(w))],
+                                    planes.data() + (r - row) * plane_bytes + w * 4, 4);
+                    }
+                }
+            }
+        });
+        codes_.copy_in(words.data(), words.size(), begin * row_words);
+        if (!form->has_scalars) continue;
+        scale_.copy_in(scale.data(), n, begin);
+        add_.copy_in(add.data(), n, begin);
+    }
+    rows_ = codes.n;
+}
+
+// Whether spreading codes out for up to 256 queries at once takes less time than reading them for one or two.
+bool LinearScan::takes_many(std::size_t n_queries) const {
+    if (many_from_ != 0) return n_queries >= many_from_;
+    constexpr double kBytesPerSecond = 4e12, kProductsPerSecond = 5e14;
+    const double slots = layout_.planes == 1 ? 2 : 1;
+    const double few = static_cast<double>(n_queries) / slots * layout_.words * 4 / kBytesPerSecond;
+    const auto blocks = static_cast<double>((n_queries + ScanBytes::kQueries - 1) / ScanBytes::kQueries);
+    return few > blocks * ScanBytes::kQueries * layout_.groups * 32 / kProductsPerSecond;
+}
+
+// Queries whose pools, and as much again, fit what is left of the cap.
+std::size_t LinearScan::batch_size(std::size_t most, std::size_t keep) const {
+    if (context_.limit() == 0) return most;
+    const std::size_t left = context_.limit() - std::min(context_.limit(), context_.used());
+    return std::clamp<std::size_t>(left / 2 / Pools::bytes_per_query(keep), 1, most);
+}
+
+void LinearScan::scan_for_many(const Batch& batch, Pools& pools) {
+    const auto weights = uploaded(context_, byte_rows(batch.queries, ScanBytes::kQueries), Batch::kWhat);
+    const std::size_t query_blocks = (batch.queries.n + ScanBytes::kQueries - 1) / ScanBytes::kQueries;
+    ScanBytes kernel{};
+    kernel.codes = batch.codes();
+    kernel.pools = pools.view();
+    kernel.weights = weights.data();
+    kernel.depth = static_cast<std::uint32_t>(weights.size() / (query_blocks * ScanBytes::kQueries));
+    kernel.bounds = batch.bounds.data();
+    kernel.n_queries = static_cast<std::uint32_t>(batch.queries.n);
+    kernel.query_blocks = static_cast<std::uint32_t>(query_blocks);
+    pools.scan(rows_, kBlockRows, 8, [&](std::size_t begin, std::size_t end) {
+        kernel.row_begin = static_cast<std::uint32_t>(begin);
+        kernel.row_end = static_cast<std::uint32_t>(end);
+        launch(kernel, context_, {query_blocks * ((end - begin + ScanBytes::kRows - 1) / ScanBytes::kRows)}, ScanBytes::kSharedBytes);
+    }, [&] { batch.rescore(pools); });
+}
+
+// make_tasks(begin, end, out): what the tiles read of a part.
+template <class MakeTasks>
+void LinearScan::scan_for_few(const Batch& batch, const BitTiles& tiles, std::size_t n, std::size_t growth, Pools& pools, MakeTasks make_tasks) {
+    const auto fragments = uploaded(context_, tiles.fragments, Batch::kWhat);
+    std::vector<ScanTask> tasks;
+    pools.scan(n, kBlockRows, growth, [&](std::size_t begin, std::size_t end) {
+        tasks.clear();
+        make_tasks(begin, end, tasks);
+        if (tasks.empty()) return;
+        const DeviceArray<ScanTask> on_device(context_, tasks, "the parts of the scan");
+        batch.scan_bits(pools, tiles, fragments, on_device);
+    }, [&] { batch.rescore(pools); });
+}
+
+std::vector<std::vector<ScoredRow>> LinearScan::best(const codec::Scorer& scorer, std::size_t keep, const RowChoice& choice) {
+    std::vector<std::vector<ScoredRow>> out;
+    const std::size_t most = batch_size(kMostQueries, keep);
+    for (std::size_t first = 0; first < scorer.size(); first += most) {
+        const Batch batch(*this, scorer, first, std::min(scorer.size(), first + most), keep, choice);
+        Pools pools(context_, batch.queries.n, keep);
+        if (takes_many(batch.queries.n)) {
+            scan_for_many(batch, pools);
+        } else {
+            const BitTiles tiles = bit_tiles(batch.queries, layout_, true);
+            const std::size_t n_tiles = (batch.queries.n + tiles.slots - 1) / tiles.slots;
+            scan_for_few(batch, tiles, rows_, 64, pools, [&](std::size_t begin, std::size_t end, std::vector<ScanTask>& tasks) {
+                // Tiles of the same rows stand together, so that codes come from the caches for all but the first.
+                for (std::size_t row = begin; row < end; row += kTaskRows) {
+                    for (std::uint32_t tile = 0; tile < n_tiles; ++tile) {
+                        tasks.push_back({tile, static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(std::min(end, row + kTaskRows)), 0.0f});
+                    }
+                }
+            });
+        }
+        for (auto& rows : batch.take(pools)) out.push_back(std::move(rows));
+    }
+    return out;
+}
+
+std::vector<std::vector<ScoredRow>> LinearScan::best_of(const codec::Scorer& scorer, std::span<const RowRange> ranges, std::size_t keep,
+                                                        const RowChoice& choice) {
+    // Every query has its ranges one after the other, each filled up to whole blocks; a part is the same stretch of all.
+    std::vector<std::vector<RowRange>> by_query(scorer.size());
+    std::vector<std::size_t> lengths(scorer.size());
+    for (const RowRange& range : ranges) {
+        if (range.begin >= range.end) continue;
+        by_query[range.query].push_back(range);
+        lengths[range.query] += padded(range.end - range.begin);
+    }
+    std::vector<std::vector<ScoredRow>> out;
+    const std::size_t most = batch_size(kMostRangeQueries, keep);
+    for (std::size_t first = 0; first < scorer.size(); first += most) {
+        const Batch batch(*this, scorer, first, std::min(scorer.size(), first + most), keep, choice);
+        Pools pools(context_, batch.queries.n, keep);
+        const auto length = lengths.begin() + static_cast<std::ptrdiff_t>(first);
+        const std::size_t longest = *std::max_element(length, length + static_cast<std::ptrdiff_t>(batch.queries.n));
+        scan_for_few(batch, bit_tiles(batch.queries, layout_, false), longest, 8, pools,
+                     [&](std::size_t begin, std::size_t end, std::vector<ScanTask>& tasks) {
+            for (std::uint32_t q = 0; q < batch.queries.n; ++q) {
+                std::size_t at = 0;
+                for (const RowRange& range : by_query[first + q]) {
+                    const std::size_t stretch = padded(range.end - range.begin);
+                    for (std::size_t p = std::max(begin, at); p < std::min(end, at + stretch); p += kTaskRows) {
+                        const std::size_t stop = std::min(std::min(end, at + stretch), p + kTaskRows);
+                        tasks.push_back({q, static_cast<std::uint32_t>(range.begin + (p - at)),
+                                         static_cast<std::uint32_t>(std::min<std::size_t>(range.end, range.begin + (stop - at))), range.term});
+                    }
+                    at += stretch;
+                }
+            }
+        });
+        for (auto& rows : batch.take(pools)) out.push_back(std::move(rows));
+    }
+    return out;
+}
+
+}  // namespace residua::cuda
