@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+// Checked jumps refuse to leave one stack for another.
+#undef _FORTIFY_SOURCE
+
 #include "cuda/emulation.hpp"
 
+#include <csetjmp>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -35,7 +39,9 @@ struct Meeting {
 };
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t context;  // of its first turn; later ones jump, which needs no system call
+    std::jmp_buf place;
+    bool started = false;
     std::unique_ptr<std::uint8_t[]> stack;
     int thread = 0;
     bool done = false;
@@ -50,7 +56,8 @@ struct Warp {
 
 struct Block {
     Position position{};
-    ucontext_t scheduler;
+    ucontext_t before;
+    std::jmp_buf scheduler;
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     Meeting meeting;
@@ -68,11 +75,12 @@ void leave(bool for_good) {
 #ifdef RZ_FIBERS_OF_ASAN
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, block->scheduler_stack, block->scheduler_stack_bytes);
-    swapcontext(&block->running->context, &block->scheduler);
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #else
     static_cast<void>(for_good);
-    swapcontext(&block->running->context, &block->scheduler);
+#endif
+    if (_setjmp(block->running->place) == 0) _longjmp(block->scheduler, 1);
+#ifdef RZ_FIBERS_OF_ASAN
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
 }
 
@@ -82,10 +90,14 @@ void resume(Fiber& fiber) {
 #ifdef RZ_FIBERS_OF_ASAN
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, fiber.stack.get(), kStackBytes);
-    swapcontext(&block->scheduler, &fiber.context);
+#endif
+    if (_setjmp(block->scheduler) == 0) {
+        if (fiber.started) _longjmp(fiber.place, 1);
+        fiber.started = true;
+        swapcontext(&block->before, &fiber.context);
+    }
+#ifdef RZ_FIBERS_OF_ASAN
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-    swapcontext(&block->scheduler, &fiber.context);
 #endif
 }
 
@@ -134,7 +146,7 @@ void prepare(Block& state, int threads) {
     for (int t = 0; t < threads; ++t) {
         Fiber& fiber = state.fibers[static_cast<std::size_t>(t)];
         fiber.thread = t;
-        fiber.done = false;
+        fiber.done = fiber.started = false;
         fiber.copies.clear();
         fiber.copy_groups = 0;
         getcontext(&fiber.context);
