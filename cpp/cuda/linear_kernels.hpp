@@ -164,8 +164,8 @@ struct ScanBytes {
 
     LinearCodes codes;
     PoolView pools;
-    const std::int8_t* weights;  // byte_rows(…, kQueries)
-    std::uint32_t depth;         // bytes of a row of weights
+    const std::int8_t* weights;  // byte_tiles(…, kQueries)
+    std::uint32_t steps;         // of kDepth dims
     const LinearBound* bounds;
     std::uint32_t n_queries, query_blocks;
     std::uint32_t row_begin, row_end;  // row_begin: a multiple of 32
@@ -179,11 +179,10 @@ struct ScanBytes {
         std::uint8_t* shared = shared_memory();
         std::int32_t sums[4][8][4] = {};
         std::uint32_t words[8];
-        const std::uint32_t steps = depth / kDepth;
         copy_weights(shared, query0, 0);
         end_copies();
         load_codes(words, row0, 0);
-        spread_codes(shared + kQueryBytes, words, 0);
+        spread_codes(shared + kQueryBytes, words);
         for (std::uint32_t step = 0; step < steps; ++step) {
             std::uint8_t* now = shared + step % 2 * (kQueryBytes + kRowBytes);
             std::uint8_t* next = shared + (step + 1) % 2 * (kQueryBytes + kRowBytes);
@@ -194,43 +193,46 @@ struct ScanBytes {
             end_copies();
             if (more) load_codes(words, row0, step + 1);
             multiply_step(sums, now, now + kQueryBytes, m, n, lane);
-            if (more) spread_codes(next + kQueryBytes, words, step + 1);
+            if (more) spread_codes(next + kQueryBytes, words);
         }
         offer_rows(sums, query0 + m, row0 + n, lane);
     }
 
 private:
+    // Weights lie on both sides in the order in which they are read: 1,024 bytes per 16 queries and step.
     RZ_DEVICE void copy_weights(std::uint8_t* to, std::uint32_t query0, std::uint32_t step) const {
+        constexpr int kTileBytes = 16 * kDepth;
         RZ_UNROLL
         for (int i = 0; i < static_cast<int>(kQueryBytes / 16 / kThreads); ++i) {
-            const int piece = i * kThreads + thread_index();
-            const auto query = static_cast<std::uint32_t>(piece / 4);
-            copy_16(to + piece * 16, weights + std::size_t{query0 + query} * depth + step * kDepth + static_cast<std::uint32_t>(piece % 4) * 16);
+            const int byte = (i * kThreads + thread_index()) * 16;
+            const std::size_t tile = query0 / 16 + static_cast<std::uint32_t>(byte / kTileBytes);
+            copy_16(to + byte, weights + (tile * steps + step) * kTileBytes + byte % kTileBytes);
         }
     }
 
-    // A thread has one group of one row.
+    // A thread has one group of one row. Rows past the end repeat the last one, and are not offered.
     RZ_DEVICE void load_codes(std::uint32_t* words, std::uint32_t row0, std::uint32_t step) const {
-        const std::uint32_t row = row0 + static_cast<std::uint32_t>(thread_index()) / 2;
+        const std::uint32_t mine = row0 + static_cast<std::uint32_t>(thread_index()) / 2;
+        const std::uint32_t row = mine < row_end ? mine : row_end - 1;
         const std::uint32_t group = step * 2 + static_cast<std::uint32_t>(thread_index()) % 2;
         RZ_UNROLL
         for (std::uint32_t t = 0; t < 8; ++t) {
-            words[t] = t < codes.layout.planes && group < codes.layout.covered[t] && row < row_end
-                           ? codes.words[codes.layout.at(row, codes.layout.first[t] + group)]
-                           : 0u;
+            words[t] = 0;
+            if (t < codes.layout.planes && group < codes.layout.covered[t]) {
+                words[t] = codes.words[codes.layout.at(row, codes.layout.first[t] + group)];
+            }
         }
     }
 
-    RZ_DEVICE void spread_codes(std::uint8_t* to, const std::uint32_t* words, std::uint32_t) const {
+    RZ_DEVICE void spread_codes(std::uint8_t* to, const std::uint32_t* words) const {
         Pack16 low{}, high{};
-        // Planes that no row has cost nothing: the loop ends with them.
         RZ_UNROLL
-        for (int t = 7; t >= 0; --t) {
+        for (int t = 0; t < 8; ++t) {
             if (t >= static_cast<int>(codes.layout.planes)) continue;
             RZ_UNROLL
             for (int j = 0; j < 4; ++j) {
-                low.word[j] = low.word[j] << 1 | (words[t] >> j & 0x01010101u);
-                high.word[j] = high.word[j] << 1 | (words[t] >> (j + 4) & 0x01010101u);
+                low.word[j] |= spread(words[t], t, j);
+                high.word[j] |= spread(words[t], t, j + 4);
             }
         }
         auto* out = reinterpret_cast<Pack16*>(to + thread_index() * 32);
@@ -238,51 +240,58 @@ private:
         out[1] = high;
     }
 
-    // Lane (g, t) reads bytes 16 t … 16 t + 15 of its rows: words 0 and 1 for the first 32 of the depth, 2 and 3 for the rest.
-    // Which dims meet which word does not matter, as long as weights and levels agree.
     RZ_DEVICE static void multiply_step(std::int32_t (&sums)[4][8][4], const std::uint8_t* query_bytes, const std::uint8_t* row_bytes,
                                         std::uint32_t m, std::uint32_t n, int lane) {
-        const auto at = [lane](const std::uint8_t* bytes, std::uint32_t row) {
-            return *reinterpret_cast<const Pack16*>(bytes + (row + static_cast<std::uint32_t>(lane) / 4) * kDepth + static_cast<std::uint32_t>(lane) % 4 * 16);
-        };
-        Pack16 upper[4], lower[4];
+        const auto* a_at = reinterpret_cast<const Pack16*>(query_bytes + m * kDepth) + lane;
+        const auto* b_at = reinterpret_cast<const Pack16*>(row_bytes + n * kDepth) + lane;
+        Pack16 a[4][2];
         RZ_UNROLL
-        for (std::uint32_t i = 0; i < 4; ++i) {
-            upper[i] = at(query_bytes, m + i * 16);
-            lower[i] = at(query_bytes, m + i * 16 + 8);
+        for (int i = 0; i < 4; ++i) {
+            a[i][0] = a_at[(2 * i) * kWarp];
+            a[i][1] = a_at[(2 * i + 1) * kWarp];
         }
         RZ_UNROLL
-        for (std::uint32_t j = 0; j < 8; ++j) {
-            const Pack16 b = at(row_bytes, n + j * 8);
+        for (int j = 0; j < 8; ++j) {
+            const Pack16 b = b_at[j * kWarp];  // 8 rows of 64 bytes: lane (g, t) has bytes 16 t … of row g
             RZ_UNROLL
-            for (int half = 0; half < 2; ++half) {
+            for (int h = 0; h < 2; ++h) {
                 RZ_UNROLL
-                for (int i = 0; i < 4; ++i) {
-                    const std::uint32_t a[4] = {upper[i].word[2 * half], lower[i].word[2 * half], upper[i].word[2 * half + 1],
-                                                lower[i].word[2 * half + 1]};
-                    multiply_bytes(sums[i][j], a, b.word + 2 * half);
-                }
+                for (int i = 0; i < 4; ++i) multiply_bytes(sums[i][j], a[i][h].word, b.word + 2 * h);
             }
         }
     }
 
+    // Bounds are compared for all 16 rows of a query at once; few queries have one that passes.
     RZ_DEVICE void offer_rows(const std::int32_t (&sums)[4][8][4], std::uint32_t query0, std::uint32_t row0, int lane) const {
         const auto g = static_cast<std::uint32_t>(lane) / 4, t = static_cast<std::uint32_t>(lane) % 4;
+        float scale[16], more[16];
+        RZ_UNROLL
+        for (int j = 0; j < 16; ++j) {
+            const std::uint32_t row = row_of_column(row0, t, j);
+            // A row that is not there is below every bound.
+            scale[j] = row < row_end ? codes.scale_of(row) : 0.0f;
+            more[j] = row < row_end ? codes.add_of(row) : bits_to_float(0xFF800000u);
+        }
         RZ_UNROLL
         for (int i = 0; i < 8; ++i) {
-            const std::uint32_t query = query0 + static_cast<std::uint32_t>(i) / 2 * 16 + static_cast<std::uint32_t>(i) % 2 * 8 + g;
+            const std::uint32_t query = query0 + static_cast<std::uint32_t>(i / 2 * 16 + i % 2 * 8) + g;
             if (query >= n_queries) continue;
             const LinearBound bound = bounds[query];
             const float least = least_bound(pools, query, bound.constant, 0.0f);
+            std::uint32_t passed = 0;
             RZ_UNROLL
             for (int j = 0; j < 16; ++j) {
-                const std::uint32_t row = row0 + static_cast<std::uint32_t>(j) / 2 * 8 + 2 * t + static_cast<std::uint32_t>(j) % 2;
-                if (row >= row_end) continue;
-                const float inner = add(multiply(bound.step, static_cast<float>(sums[i / 2][j / 2][i % 2 * 2 + j % 2])), bound.upper);
-                if (!(add(multiply(codes.scale_of(row), inner), codes.add_of(row)) >= least) || !codes.allows(row)) continue;
-                pools.append(query, unscored(row, 0.0f));
+                const float inner = fmaf(bound.step, static_cast<float>(sums[i / 2][j / 2][i % 2 * 2 + j % 2]), bound.upper);
+                if (fmaf(scale[j], inner, more[j]) >= least) passed |= 1u << j;
+            }
+            for (; passed != 0; passed &= passed - 1) {
+                const std::uint32_t row = row_of_column(row0, t, first_bit(passed));
+                if (row < row_end && codes.allows(row)) pools.append(query, unscored(row, 0.0f));
             }
         }
+    }
+    RZ_DEVICE static std::uint32_t row_of_column(std::uint32_t row0, std::uint32_t t, int j) {
+        return row0 + static_cast<std::uint32_t>(j / 2 * 8 + j % 2) + 2 * t;
     }
 };
 

@@ -46,14 +46,18 @@ struct LinearLayout {
 RZ_HD inline std::uint32_t bit_of_dim(std::uint32_t d) { return d / 8 * 8 + 7 - d % 8; }
 RZ_HD inline std::uint32_t byte_of_dim(std::uint32_t d) { return (7 - d % 8) * 4 + d / 8; }
 
-// The four bytes j of a group's levels, from the words of its planes, lowest plane first.
-RZ_HD inline std::uint32_t spread(const std::uint32_t* words, int planes, int j) {
-    std::uint32_t out = 0;
-    for (int t = planes - 1; t >= 0; --t) out = out << 1 | (words[t] >> j & 0x01010101u);
-    return out;
+// What a plane's word adds to bytes 4j … 4j + 3 of its group's levels.
+RZ_HD inline std::uint32_t spread(std::uint32_t word, int plane, int j) {
+    const std::uint32_t moved = j >= plane ? word >> (j - plane) : word << (plane - j);
+    return moved & (0x01010101u << plane);
 }
 
-// Fragment words: row g = lane / 4 and thread t = lane % 4 of a tile read words unit_word(u, t, 0) and (u, t, 1).
+// Words of a unit that make the fragment of thread t of a row.
 RZ_HD inline std::uint32_t unit_word(std::uint32_t unit, std::uint32_t t, std::uint32_t half) { return unit * 8 + 2 * t + half; }
+
+// Products of bytes: 64 levels of a row lie in shared memory as they are spread out; thread t of a row takes bytes
+// 16t … 16t + 15, the first 8 for the first 32 of the depth, the others for the rest. The byte, of 64, of word `half` (0: of the
+// first 16 of the depth) of part h:
+RZ_HD inline std::uint32_t depth_byte(std::uint32_t t, std::uint32_t h, std::uint32_t half) { return 16 * t + 8 * h + 4 * half; }
 
 }  // namespace residua::cuda

@@ -83,8 +83,12 @@ RZ_HD inline std::int32_t bit_weight(int planes, int bit) {
     return bit >= planes ? 0 : bit == planes - 1 ? -(1 << bit) : 1 << bit;
 }
 
-// Queries as rows of a product of tiles of bytes: (rounded up to a multiple of `tile`, dims rounded up to whole
-// pairs of groups), groups in the order of spread(); what is filled up is 0.
-std::vector<std::int8_t> byte_rows(const LinearQueries& queries, std::size_t tile);
+// Queries as fragments of a product of tiles of bytes, 16 queries a tile, as the kernel reads them: per 16 queries, per 64
+// dims, per 32 of those, per lane 16 bytes. Filled up with zeros to whole `tile` queries, a multiple of 16, and 64 dims.
+struct ByteTiles {
+    std::vector<std::int8_t> fragments;
+    std::size_t steps = 0;  // of 64 dims
+};
+ByteTiles byte_tiles(const LinearQueries& queries, std::size_t tile);
 
 }  // namespace residua::cuda

@@ -169,13 +169,14 @@ std::size_t LinearScan::batch_size(std::size_t most, std::size_t keep) const {
 }
 
 void LinearScan::scan_for_many(const Batch& batch, Pools& pools) {
-    const auto weights = uploaded(context_, byte_rows(batch.queries, ScanBytes::kQueries), Batch::kWhat);
+    const ByteTiles tiles = byte_tiles(batch.queries, ScanBytes::kQueries);
+    const auto weights = uploaded(context_, tiles.fragments, Batch::kWhat);
     const std::size_t query_blocks = (batch.queries.n + ScanBytes::kQueries - 1) / ScanBytes::kQueries;
     ScanBytes kernel{};
     kernel.codes = batch.codes();
     kernel.pools = pools.view();
     kernel.weights = weights.data();
-    kernel.depth = static_cast<std::uint32_t>(weights.size() / (query_blocks * ScanBytes::kQueries));
+    kernel.steps = static_cast<std::uint32_t>(tiles.steps);
     kernel.bounds = batch.bounds.data();
     kernel.n_queries = static_cast<std::uint32_t>(batch.queries.n);
     kernel.query_blocks = static_cast<std::uint32_t>(query_blocks);

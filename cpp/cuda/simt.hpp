@@ -14,6 +14,7 @@
 // before one of them. The emulation fails where they do not. Floating point is contracted only by fmaf().
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
