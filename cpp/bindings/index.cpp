@@ -11,6 +11,7 @@
 #include "core/matrix_checks.hpp"
 #include "core/parallel.hpp"
 #include "core/progress.hpp"
+#include "index/code_device.hpp"
 #include "index/flat_index.hpp"
 #include "index/index.hpp"
 
@@ -107,7 +108,7 @@ py::object add(TableIndex& index, const Array<float>& x, const py::object& ids, 
 py::tuple search(const TableIndex& index, const Array<float>& queries, std::size_t k, const std::string& scoring,
                  std::int64_t rerank, const py::object& filter, int num_threads,
                  const std::vector<std::pair<std::size_t, std::size_t>>& funnel, std::size_t nprobe, std::size_t ef,
-                 const std::string& plan) {
+                 const std::string& plan, index::CodeDevice* device) {
     const ConstMatrix q = matrix(queries);
     const Filters filters(filter);
     SearchParams params = make_params(k, scoring, rerank, num_threads);
@@ -116,6 +117,7 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
     for (const auto& [dims, keep] : funnel) params.funnel.push_back({dims, keep});
     params.ef = ef;
     params.nprobe = nprobe;
+    params.device = device;
     SearchResult r;
     {
         py::gil_scoped_release release;
@@ -126,7 +128,7 @@ py::tuple search(const TableIndex& index, const Array<float>& queries, std::size
 
 py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes, std::size_t k, std::int64_t rerank,
                        const py::object& filter, int num_threads, std::size_t nprobe, std::size_t ef,
-                       const std::string& plan) {
+                       const std::string& plan, index::CodeDevice* device) {
     const auto queries = matrix(codes);
     const Filters filters(filter);
     SearchParams params = make_params(k, "symmetric", rerank, num_threads);
@@ -134,6 +136,7 @@ py::tuple search_codes(const TableIndex& index, const Array<std::uint8_t>& codes
     params.plan = index::parse_plan(plan);
     params.nprobe = nprobe;
     params.ef = ef;
+    params.device = device;
     SearchResult r;
     {
         py::gil_scoped_release release;
@@ -227,6 +230,12 @@ py::array_t<float> get(const TableIndex& index, const py::object& ids) {
 }  // namespace
 
 void register_index(py::module_& m) {
+    // What implements it is in residua._cuda.
+    py::class_<index::CodeDevice, std::shared_ptr<index::CodeDevice>>(m, "CodeDevice")
+        .def_property_readonly("name", &index::CodeDevice::name)
+        .def_property_readonly("most_kept", &index::CodeDevice::most_kept)
+        .def_property_readonly("memory_bytes", &index::CodeDevice::memory_bytes);
+
     py::class_<TableIndex, std::shared_ptr<TableIndex>>(m, "Index")
         .def_property_readonly("dim", &TableIndex::dim)
         .def_property_readonly("metric", [](const TableIndex& i) { return to_string(i.metric()); })
@@ -258,11 +267,18 @@ void register_index(py::module_& m) {
              py::arg("fields"))
         .def("set_columns", &set_columns, py::arg("ids"), py::arg("columns"))
         .def("columns", &columns_of, py::arg("ids"))
+        .def("bring_codes",
+             [](const TableIndex& i, index::CodeDevice& device, int num_threads) {
+                 without_gil([&] { i.bring_codes(device, resolve_num_threads(num_threads)); });
+             },
+             py::arg("device"), py::arg("num_threads"))
         .def("search", &search, py::arg("queries"), py::arg("k"), py::arg("scoring"), py::arg("rerank"),
              py::arg("filter"), py::arg("num_threads"), py::arg("funnel") = std::vector<std::pair<std::size_t, std::size_t>>{},
-             py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0}, py::arg("plan") = "auto")
+             py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0}, py::arg("plan") = "auto",
+             py::arg("device") = py::none())
         .def("search_codes", &search_codes, py::arg("codes"), py::arg("k"), py::arg("rerank"), py::arg("filter"),
-             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0}, py::arg("plan") = "auto")
+             py::arg("num_threads"), py::arg("nprobe") = std::size_t{0}, py::arg("ef") = std::size_t{0}, py::arg("plan") = "auto",
+             py::arg("device") = py::none())
         .def("range_search", &range_search, py::arg("queries"), py::arg("threshold"), py::arg("filter"),
              py::arg("num_threads"))
         .def("remove", &remove, py::arg("ids"), py::arg("ignore_missing"))

@@ -15,15 +15,11 @@
 #include "core/bitset.hpp"
 #include "cuda/pools.hpp"
 #include "cuda/runtime.hpp"
+#include "index/code_device.hpp"
 
 namespace residua::cuda {
 
-// Rows that one query reads, and what is added to their scores. `begin` is a multiple of codec::kBlockRows.
-struct RowRange {
-    std::uint32_t query;
-    std::uint32_t begin, end;
-    float term;
-};
+using index::RowRange;
 
 // What may be found, and how it is told apart.
 struct RowChoice {

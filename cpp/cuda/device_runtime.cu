@@ -62,6 +62,14 @@ DeviceInfo device_info(int device) {
     return out;
 }
 
+int current_device() noexcept {
+    int device = 0;
+    cudaGetDevice(&device);
+    return device;
+}
+
+void make_current(int device) noexcept { cudaSetDevice(device); }
+
 Context::Context(int device, std::size_t memory_limit, StreamHandle stream)
     : device_(device), stream_(stream), limit_(memory_limit), info_(device_info(device)) {
     if (info_.major < kMinMajor) {
@@ -136,6 +144,11 @@ void Context::fill(void* device, int byte, std::size_t bytes) {
 }
 
 void Context::synchronize() { check(cudaStreamSynchronize(as_stream(stream_)), "finish its work"); }
+
+void Context::synchronize_all() {
+    enter();
+    check(cudaDeviceSynchronize(), "finish all work");
+}
 
 namespace {
 

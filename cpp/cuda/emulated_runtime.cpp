@@ -36,6 +36,9 @@ DeviceInfo device_info(int device) {
     return out;
 }
 
+int current_device() noexcept { return 0; }
+void make_current(int) noexcept {}
+
 Context::Context(int device, std::size_t memory_limit, StreamHandle stream)
     : device_(device), stream_(stream), limit_(memory_limit), info_(device_info(device)) {}
 
@@ -76,6 +79,7 @@ void Context::fill(void* device, int byte, std::size_t bytes) {
     if (bytes > 0) std::memset(device, byte, bytes);
 }
 void Context::synchronize() {}
+void Context::synchronize_all() {}
 void Context::wait_for(StreamHandle) {}
 void Context::let_wait(StreamHandle) {}
 

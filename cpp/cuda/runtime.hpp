@@ -27,6 +27,9 @@ struct DeviceInfo {
 // 0 where there is no driver or no device; never throws. `reason`, if given, says why.
 int device_count(std::string* reason = nullptr) noexcept;
 DeviceInfo device_info(int device);
+// The device that is current for the calling thread.
+int current_device() noexcept;
+void make_current(int device) noexcept;
 // Whether this is the build that runs kernels on the CPU (cuda/emulation.hpp).
 bool is_emulated() noexcept;
 
@@ -67,6 +70,7 @@ public:
     void copy(void* device_to, const void* device_from, std::size_t bytes);
     void fill(void* device, int byte, std::size_t bytes);
     void synchronize();
+    void synchronize_all();  // work of every stream of the device
     // Work of this context waits for what `other` has been given so far, and the reverse.
     void wait_for(StreamHandle other);
     void let_wait(StreamHandle other);

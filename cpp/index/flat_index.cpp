@@ -92,10 +92,12 @@ SearchResult FlatIndex::search(ConstMatrix queries, const SearchParams& params) 
     check(params);
     std::shared_lock lock(mutex_);
     if (!params.funnel.empty()) return search_funnel(queries, params);
-    if (codec_ == nullptr) return scan_vectors(queries, params);
-    const auto scorer = params.scoring == Scoring::symmetric ? prepare_symmetric(queries, params.num_threads)
-                                                             : codec_->prepare(queries, params.num_threads);
-    return scan_codes(*scorer, queries, params);
+    if (codec_ == nullptr && params.device == nullptr) return scan_vectors(queries, params);
+    return scan_codes(queries, params, [&](std::size_t begin, std::size_t end) {
+        const ConstMatrix part = queries.slice(begin, end);
+        return params.scoring == Scoring::symmetric ? prepare_symmetric(part, params.num_threads)
+                                                    : codec_->prepare(part, params.num_threads);
+    });
 }
 
 SearchResult FlatIndex::search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const {
@@ -104,11 +106,13 @@ SearchResult FlatIndex::search_codes(const std::uint8_t* codes, std::size_t n, c
     p.scoring = Scoring::symmetric;
     std::vector<float> decoded(p.rerank != 0 ? n * dim_ : 0);
     if (p.rerank != 0) codec_->decode(codes, n, decoded.data(), p.num_threads);
-    return scan_codes(*codec_->prepare_codes(codes, n, p.num_threads), {decoded.data(), n, dim_}, p);
+    return scan_codes({decoded.data(), n, dim_}, p, [&](std::size_t begin, std::size_t end) {
+        return codec_->prepare_codes(codes + begin * codec_->code_bytes(), end - begin, p.num_threads);
+    });
 }
 
-SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix queries,
-                                   const SearchParams& params) const {
+SearchResult FlatIndex::scan_codes(ConstMatrix queries, const SearchParams& params, const Prepare& prepare) const {
+    if (params.device != nullptr) device_codes(*params.device);
     const auto allowed = allowed_rows(params.filter);
     const std::size_t n = allowed ? allowed->count() : ids_.rows();
     const std::size_t k = std::min(params.k, n);
@@ -116,18 +120,42 @@ SearchResult FlatIndex::scan_codes(const codec::Scorer& scorer, ConstMatrix quer
     // Symmetric scores are of the codes as they are.
     const bool decoded_last = !exact_last && params.scoring == Scoring::asymmetric && codec_->settles_decoded();
     const std::size_t wanted = decoded_last ? std::min(n, k + k / 8 + 16) : candidates(params, k, n);
-    std::vector<TopK> pools = scan(scorer, wanted, allowed.get(), params.num_threads);
+    RowLists hits;
+    if (params.device != nullptr) {
+        hits = scan_on_device(queries.rows, params, prepare, wanted, allowed.get());
+    } else {
+        for (TopK& pool : scan(*prepare(0, queries.rows), wanted, allowed.get(), params.num_threads)) {
+            hits.push_back(exact_last || decoded_last ? pool.take() : pool.take_sorted());
+        }
+    }
 
     SearchResult out;
     out.plan = exact_last ? "codes+rerank" : "codes";
     out.matches = out.visited = n;
     out.reranked = exact_last ? wanted : 0;
     out.counts_bits = !exact_last && params.scoring == Scoring::symmetric && codec_->counts_bits();
-    RowLists hits;
-    for (TopK& pool : pools) hits.push_back(exact_last || decoded_last ? pool.take() : pool.take_sorted());
     if (exact_last) hits = settle_exactly(queries, std::move(hits), k, params.num_threads);
     if (decoded_last) hits = settle_decoded(queries, std::move(hits), k, params.num_threads);
     return finish(std::move(hits), std::move(out));
+}
+
+CodesNow FlatIndex::codes_now() const {
+    CodesNow out{codec_, {codes_.data(), ids_.rows()}, codes_.stamp(), {}};
+    if (const TieOrder* order = tie_order()) out.ranks = [order, n = ids_.rows()] { return ranks_of(n, *order); };
+    return out;
+}
+
+RowLists FlatIndex::scan_on_device(std::size_t n_queries, const SearchParams& params, const Prepare& prepare, std::size_t keep,
+                                   const Bitset* allowed) const {
+    if (keep == 0) return RowLists(n_queries);
+    check_kept(*params.device, keep);
+    const CodesNow codes = codes_now();
+    RowLists out;
+    for (std::size_t q = 0; q < n_queries; q += kDeviceQueries) {
+        const auto scorer = prepare(q, std::min(n_queries, q + kDeviceQueries));
+        for (auto& rows : params.device->best(codes, *scorer, keep, allowed, params.num_threads)) out.push_back(std::move(rows));
+    }
+    return out;
 }
 
 std::vector<TopK> FlatIndex::scan(const codec::Scorer& scorer, std::size_t keep, const Bitset* allowed,

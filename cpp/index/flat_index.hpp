@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -41,11 +42,17 @@ protected:
     void keep_rows(std::span<const std::uint32_t> keep) override;
     std::vector<float> decoded(std::span<const std::uint32_t> rows) const override;
     RowLists range_of_codes(ConstMatrix queries, float threshold, const Bitset* allowed, int num_threads) const override;
+    bool scans_codes() const override { return true; }
+    CodesNow codes_now() const override;
     void add_memory(std::map<std::string, std::size_t>& parts) const override;
     void save_parts(store::Writer& out) const override;
 
 private:
-    SearchResult scan_codes(const codec::Scorer& scorer, ConstMatrix queries, const SearchParams& params) const;
+    // Scorers of queries [begin, end).
+    using Prepare = std::function<std::unique_ptr<codec::Scorer>(std::size_t begin, std::size_t end)>;
+    SearchResult scan_codes(ConstMatrix queries, const SearchParams& params, const Prepare& prepare) const;
+    RowLists scan_on_device(std::size_t n_queries, const SearchParams& params, const Prepare& prepare, std::size_t keep,
+                            const Bitset* allowed) const;
     // The best of every query's candidates by the decoded codes.
     RowLists settle_decoded(ConstMatrix queries, RowLists candidates, std::size_t k, int num_threads) const;
     std::vector<TopK> scan(const codec::Scorer& scorer, std::size_t keep, const Bitset* allowed, int num_threads) const;

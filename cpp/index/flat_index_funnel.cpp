@@ -22,6 +22,10 @@ void FlatIndex::check_funnel(const SearchParams& params) const {
     if (params.scoring == Scoring::symmetric) {
         throw Error(ErrorKind::unsupported, "funnel works with asymmetric scoring only; got scoring='symmetric'");
     }
+    if (params.device != nullptr) {
+        throw Error(ErrorKind::unsupported, "a funnel runs on the CPU alone, and this index is on " + params.device->name() +
+                                                ": leave funnel out, or search index.to('cpu')");
+    }
     if (params.rerank > 0) {
         throw Error(ErrorKind::value, "funnel settles what its last stage keeps; leave rerank at None, or give False for "
                                       "code scores, got rerank=" + std::to_string(params.rerank));

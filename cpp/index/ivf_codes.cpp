@@ -43,6 +43,29 @@ void IvfIndex::check_lists(std::span<const std::uint32_t> lists, std::size_t n) 
     }
 }
 
+// Rows of the index are told apart by place; places without a row come last.
+CodesNow IvfIndex::codes_now() const {
+    CodesNow out{codec_, {lists_.codes(), lists_.places()}, lists_.stamp(), {}};
+    out.ranks = [this] {
+        const TieOrder* order = tie_order();
+        const std::vector<std::uint32_t> of_rows = order != nullptr ? ranks_of(ids_.rows(), *order) : std::vector<std::uint32_t>();
+        std::vector<std::uint32_t> place(ids_.rows(), IvfLists::kNoRow), ranks(lists_.places());
+        for (std::uint32_t p = 0; p < ranks.size(); ++p) {
+            const std::uint32_t row = lists_.rows()[p];
+            if (row != IvfLists::kNoRow) place[order != nullptr ? of_rows[row] : row] = p;
+        }
+        std::uint32_t next = 0;
+        for (const std::uint32_t p : place) {
+            if (p != IvfLists::kNoRow) ranks[p] = next++;
+        }
+        for (std::uint32_t p = 0; p < ranks.size(); ++p) {
+            if (lists_.rows()[p] == IvfLists::kNoRow) ranks[p] = next++;
+        }
+        return ranks;
+    };
+    return out;
+}
+
 std::vector<std::uint8_t> IvfIndex::codes_of(std::span<const std::uint32_t> rows) const {
     std::vector<std::uint32_t> lists;
     return lists_.gather(*codec_, rows, lists);

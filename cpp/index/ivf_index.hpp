@@ -85,6 +85,8 @@ protected:
     void keep_rows(std::span<const std::uint32_t> keep) override;
     std::vector<float> decoded(std::span<const std::uint32_t> rows) const override;
     RowLists range_of_codes(ConstMatrix queries, float threshold, const Bitset* allowed, int num_threads) const override;
+    bool scans_codes() const override { return true; }
+    CodesNow codes_now() const override;
     void add_memory(std::map<std::string, std::size_t>& parts) const override;
     void save_parts(store::Writer& out) const override;
 
@@ -123,9 +125,11 @@ private:
                     std::size_t first_rank, std::size_t last_rank, const Bitset* allowed, TopK* pools) const;
     std::vector<TopK> scan_probes(const codec::Scorer& scorer, ConstMatrix queries, const Probes& probes, Keep keep,
                                   const Bitset* allowed, const TieOrder* order, int num_threads) const;
+    RowLists scan_on_device(CodeDevice& device, const codec::Scorer& scorer, const Probes& probes, Keep keep,
+                            const Bitset* allowed, int num_threads) const;
     RowLists rows_in(const Probes& probes, const Slots& slots, std::size_t begin, std::size_t end) const;
     RowLists best_of_lists(const codec::Scorer* scorer, ConstMatrix queries, const Probes& probes, const Slots& slots,
-                           std::size_t k, Keep keep, bool exact_last, int num_threads) const;
+                           std::size_t k, Keep keep, bool exact_last, const SearchParams& params) const;
     template <class Prepare>
     SearchResult search_lists(ConstMatrix queries, const SearchParams& params, Prepare prepare) const;
     std::vector<float> through_codec(ConstMatrix queries, int num_threads) const;

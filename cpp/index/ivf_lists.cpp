@@ -69,6 +69,7 @@ void IvfLists::make_room(const codec::Codec* codec, List& list, std::size_t more
 }
 
 void IvfLists::append(const codec::Codec* codec, std::span<const Entry> entries, const std::uint8_t* codes) {
+    stamp_.renew();
     std::fill(fill_.begin(), fill_.end(), 0u);
     for (const Entry& e : entries) ++fill_[e.list];
     for (std::size_t l = 0; l < lists_.size(); ++l) make_room(codec, lists_[l], fill_[l]);
@@ -103,6 +104,7 @@ void IvfLists::write(const codec::Codec& codec, std::size_t place, const std::ui
 }
 
 void IvfLists::erase(const codec::Codec* codec, const Bitset& gone) {
+    stamp_.renew();
     std::uint32_t* rows = rows_.edit().data();
     std::vector<std::uint8_t>& code = last_code_;
     for (List& list : lists_) {

@@ -11,6 +11,7 @@
 
 #include "codec/codec.hpp"
 #include "core/bitset.hpp"
+#include "index/code_device.hpp"
 #include "store/container.hpp"
 #include "store/shared_array.hpp"
 
@@ -39,6 +40,7 @@ public:
     const std::uint32_t* rows() const { return rows_.data(); }
     const std::uint8_t* codes() const { return codes_.data(); }
     std::size_t entries() const;
+    std::uint64_t stamp() const { return stamp_.value(); }
 
     // Room for more entries per list; afterwards append() cannot fail. codec == nullptr: rows without codes.
     void reserve(const codec::Codec* codec, std::span<const std::uint32_t> more);
@@ -73,6 +75,7 @@ private:
     std::vector<List> lists_;
     store::SharedArray<std::uint32_t> rows_;
     store::SharedArray<std::uint8_t> codes_;
+    CodeStamp stamp_;  // renewed by every change
     std::vector<std::uint8_t> block_rows_;  // the row codes of one block, while it changes
     std::vector<std::uint8_t> last_code_;   // of the row that takes the place of another
     std::vector<std::uint32_t> fill_;       // entries of each list, while some are added

@@ -268,6 +268,33 @@ std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, ConstMatrix
     return pools;
 }
 
+// The same, best first.
+RowLists IvfIndex::scan_on_device(CodeDevice& device, const codec::Scorer& scorer, const Probes& probes, Keep keep,
+                                  const Bitset* allowed, int num_threads) const {
+    if (scores_by_list()) {
+        throw Error(ErrorKind::unsupported, device.name() + " scores codes of residuals under l2 only where they hold a term of their list, "
+                                                            "as recurrent codes trained with the lists do; search on the CPU, index.to('cpu')");
+    }
+    const std::size_t nq = probes.size();
+    RowLists out(nq);
+    if (keep.usual == 0 || nq == 0) return out;
+    std::size_t most = 0;
+    for (std::size_t q = 0; q < nq; ++q) most = std::max(most, keep.of(probes.scarcity[q]));
+    check_kept(device, most);
+    std::vector<RowRange> ranges;
+    ranges.reserve(probes.lists.size());
+    for (std::uint32_t q = 0; q < nq; ++q) {
+        for (std::size_t j = probes.offsets[q]; j < probes.offsets[q + 1]; ++j) {
+            const IvfLists::List& list = lists_[probes.lists[j]];
+            const auto first = static_cast<std::uint32_t>(list.first_place());
+            if (list.n > 0) ranges.push_back({q, first, first + list.n, probes.terms[j]});
+        }
+    }
+    out = device.best_of(codes_now(), scorer, ranges, most, allowed, num_threads);
+    for (std::size_t q = 0; q < nq; ++q) out[q].resize(std::min(out[q].size(), keep.of(probes.scarcity[q])));
+    return out;
+}
+
 // All rows that the queries [begin, end) may find.
 RowLists IvfIndex::rows_in(const Probes& probes, const Slots& slots, std::size_t begin, std::size_t end) const {
     RowLists out(end - begin);
@@ -284,28 +311,33 @@ RowLists IvfIndex::rows_in(const Probes& probes, const Slots& slots, std::size_t
 
 RowLists IvfIndex::best_of_lists(const codec::Scorer* scorer, ConstMatrix queries, const Probes& probes,
                                  const Slots& slots, std::size_t k, Keep keep, bool exact_last,
-                                 int num_threads) const {
+                                 const SearchParams& params) const {
     if (scorer == nullptr) {
         constexpr std::size_t kChunk = 64;  // queries; bounds the memory of their rows
         RowLists hits;
         for (std::size_t q = 0; q < queries.rows; q += kChunk) {
             const std::size_t end = std::min(queries.rows, q + kChunk);
-            for (auto& rows : settle_seen(queries.slice(q, end), rows_in(probes, slots, q, end), k, num_threads)) {
+            for (auto& rows : settle_seen(queries.slice(q, end), rows_in(probes, slots, q, end), k, params.num_threads)) {
                 hits.push_back(std::move(rows));
             }
         }
         return hits;
     }
-    const PlaceOrder order(lists_, tie_order());
-    std::vector<TopK> pools = scan_probes(*scorer, queries, probes, keep, slots.allowed(), &order, num_threads);
     RowLists hits;
-    for (TopK& pool : pools) {
-        hits.push_back(exact_last ? pool.take() : pool.take_sorted());
-        for (ScoredRow& r : hits.back()) r.row = lists_.rows()[r.row];
-        // Residuals under l2 are scored by half the negative distance.
-        for (ScoredRow& r : hits.back()) r.score *= residual_ && metric_ == Metric::l2 && !scores_by_list() ? 2.0f : 1.0f;
+    if (params.device != nullptr) {
+        hits = scan_on_device(*params.device, *scorer, probes, keep, slots.allowed(), params.num_threads);
+    } else {
+        const PlaceOrder order(lists_, tie_order());
+        for (TopK& pool : scan_probes(*scorer, queries, probes, keep, slots.allowed(), &order, params.num_threads)) {
+            hits.push_back(exact_last ? pool.take() : pool.take_sorted());
+        }
     }
-    return exact_last ? settle_seen(queries, std::move(hits), k, num_threads) : hits;
+    // Residuals under l2 are scored by half the negative distance.
+    const float factor = residual_ && metric_ == Metric::l2 && !scores_by_list() ? 2.0f : 1.0f;
+    for (auto& rows : hits) {
+        for (ScoredRow& r : rows) r = {r.score * factor, lists_.rows()[r.row]};
+    }
+    return exact_last ? settle_seen(queries, std::move(hits), k, params.num_threads) : hits;
 }
 
 template <class Prepare>
@@ -329,7 +361,7 @@ SearchResult IvfIndex::search_lists(ConstMatrix queries, const SearchParams& par
         const Probes probes = choose_lists(part, params, k, slots);
         for (std::uint32_t l : probes.lists) visited += slots.filtered ? slots.counts[l] : lists_[l].n;
         const std::unique_ptr<codec::Scorer> scorer = prepare(q, part);
-        for (auto& rows : best_of_lists(scorer.get(), part, probes, slots, k, pool, exact_last, params.num_threads)) {
+        for (auto& rows : best_of_lists(scorer.get(), part, probes, slots, k, pool, exact_last, params)) {
             hits.push_back(std::move(rows));
         }
     }
@@ -340,6 +372,7 @@ SearchResult IvfIndex::search_lists(ConstMatrix queries, const SearchParams& par
 SearchResult IvfIndex::search(ConstMatrix queries, const SearchParams& params) const {
     check(params);
     std::shared_lock lock(mutex_);
+    if (params.device != nullptr) device_codes(*params.device);
     if (lists_.size() == 0) return scan_vectors(queries, params);
     const std::vector<float> q = codec::copies_for_metric(queries, dim_, metric_);
     return search_lists({q.data(), queries.rows, dim_}, params,

@@ -13,6 +13,7 @@ void RowCodes::reserve(const codec::Codec& codec, std::size_t rows) {
 }
 
 void RowCodes::append(const codec::Codec& codec, std::size_t first, const std::uint8_t* codes, std::size_t n) {
+    stamp_.renew();
     const std::size_t bytes = codec.code_bytes();
     AlignedVector<std::uint8_t>& store = codes_.edit();
     store.resize(blocks(first + n) * codec.block_bytes());
@@ -28,6 +29,7 @@ void RowCodes::append(const codec::Codec& codec, std::size_t first, const std::u
 }
 
 void RowCodes::write(const codec::Codec& codec, std::uint32_t row, const std::uint8_t* code) {
+    stamp_.renew();
     const std::size_t bytes = codec.code_bytes();
     std::uint8_t* block = codes_.edit().data() + row / kBlockRows * codec.block_bytes();
     for (std::size_t j = 0; j < kBlockRows; ++j) codec.unpack_row(block, j, block_rows_.data() + j * bytes);
@@ -53,11 +55,13 @@ void RowCodes::compact(const codec::Codec& codec, std::span<const std::uint32_t>
                          packed.data() + b / kBlockRows * codec.block_bytes());
     }
     codes_ = store::SharedArray<std::uint8_t>(std::move(packed));
+    stamp_.renew();
 }
 
 void RowCodes::load(const store::Reader& in, const codec::Codec& codec, std::size_t rows) {
     const auto codes = in.array<std::uint8_t>("codes", blocks(rows) * codec.block_bytes());
     codes_ = store::SharedArray<std::uint8_t>(codes, in.keep_alive("codes"));
+    stamp_.renew();
 }
 
 }  // namespace residua::index

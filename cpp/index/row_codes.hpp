@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "codec/codec.hpp"
+#include "index/code_device.hpp"
 #include "store/container.hpp"
 #include "store/shared_array.hpp"
 
@@ -19,6 +20,7 @@ public:
 
     const std::uint8_t* data() const { return codes_.data(); }
     std::size_t bytes() const { return codes_.size(); }
+    std::uint64_t stamp() const { return stamp_.value(); }
     std::size_t memory_bytes() const { return codes_.is_shown() ? codes_.size() : codes_.memory_bytes(); }
 
     // Room for `rows` rows in all, and for what append() and write() need; afterwards these cannot fail.
@@ -37,6 +39,7 @@ public:
 
 private:
     store::SharedArray<std::uint8_t> codes_;
+    CodeStamp stamp_;  // renewed by every change
     std::vector<std::uint8_t> block_rows_;  // the row codes of one block, while it changes
 };
 

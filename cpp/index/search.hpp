@@ -45,6 +45,8 @@ struct FunnelStage {
     std::size_t keep = 0;
 };
 
+class CodeDevice;
+
 struct SearchParams {
     std::size_t k = 10;
     Scoring scoring = Scoring::asymmetric;
@@ -57,6 +59,7 @@ struct SearchParams {
     Plan plan = Plan::automatic;        // of those that the index has
     std::span<const Filter> filters;    // a graph index: in place of `filter`, query i takes filters[filter_of[i]]
     std::span<const std::uint32_t> filter_of;
+    CodeDevice* device = nullptr;       // what scans the codes; nullptr: the CPU
 };
 
 // How one query was answered.

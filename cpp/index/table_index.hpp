@@ -24,6 +24,7 @@
 #include "core/metric.hpp"
 #include "core/top_k.hpp"
 #include "filter/columns.hpp"
+#include "index/code_device.hpp"
 #include "index/codec_versions.hpp"
 #include "index/index.hpp"
 #include "index/settle.hpp"
@@ -74,6 +75,9 @@ public:
     // What the caller found to be good settings; kept and saved as it is, never read here.
     std::string tuning() const;
     void set_tuning(std::string text);
+
+    // Copies the codes to the device, which searches would do otherwise; throws for an index that no device can scan.
+    void bring_codes(CodeDevice& device, int num_threads) const;
 
     virtual SearchResult search_codes(const std::uint8_t* codes, std::size_t n, const SearchParams& params) const = 0;
     // All rows whose score is at least `threshold` (larger is better), on the kept vectors where
@@ -133,6 +137,9 @@ protected:
     // Per query all allowed rows whose code score is at least the threshold, best first.
     virtual RowLists range_of_codes(ConstMatrix queries, float threshold, const Bitset* allowed,
                                     int num_threads) const = 0;
+    // Whether searches go over all codes, or those of lists, which a device can do; and the codes, once there are any.
+    virtual bool scans_codes() const { return false; }
+    virtual CodesNow codes_now() const { return {}; }
     virtual void add_memory(std::map<std::string, std::size_t>& parts) const = 0;
     virtual void save_parts(store::Writer& out) const = 0;
 
@@ -154,6 +161,9 @@ protected:
     void take_codec_under(std::shared_ptr<const codec::Codec> codec, int num_threads, std::unique_lock<FairMutex>& lock);
 
     void check(const SearchParams& params) const;  // refuses what this index cannot serve
+    void check_device(const CodeDevice& device) const;
+    // What a device scans; throws where there is nothing yet.
+    CodesNow device_codes(const CodeDevice& device) const;
     std::vector<std::uint32_t> rows_of(const IdList& ids, bool skip_missing) const;
     IdList ids_of(std::span<const std::uint32_t> rows) const;
     const store::VectorStore& vectors() const { return staging_ ? *staging_ : vectors_; }

@@ -94,9 +94,35 @@ void TableIndex::check(const SearchParams& params) const {
     if (params.scoring == Scoring::symmetric && !wants_codec_) {
         throw Error(ErrorKind::unsupported, "symmetric scoring needs a codec; this index scans float vectors");
     }
+    if (params.device != nullptr) check_device(*params.device);
     if (params.rerank > 0 && mode_ == store::VectorMode::none) {
         throw Error(ErrorKind::value, "rerank needs kept vectors, and this index was made with vectors='none'");
     }
+}
+
+void TableIndex::check_device(const CodeDevice& device) const {
+    if (!scans_codes()) {
+        throw Error(ErrorKind::unsupported, device.name() + " cannot search this kind of index; it can search FlatIndex and IVFIndex");
+    }
+    if (!wants_codec_) {
+        throw Error(ErrorKind::unsupported, device.name() + " scans codes, and this index has float vectors alone: make it with codec=…, "
+                                                            "such as FloatCodec(dim), whose codes are the vectors");
+    }
+}
+
+CodesNow TableIndex::device_codes(const CodeDevice& device) const {
+    check_device(device);
+    if (codec_ == nullptr) {
+        throw Error(ErrorKind::not_trained, device.name() + " scans codes, and the codec of this index is not fitted yet: call train(x) "
+                                                            "or add more rows, or search on the CPU, index.to('cpu')");
+    }
+    return codes_now();
+}
+
+void TableIndex::bring_codes(CodeDevice& device, int num_threads) const {
+    check_device(device);
+    std::shared_lock lock(mutex_);
+    if (codec_ != nullptr) device.hold(codes_now(), num_threads);
 }
 
 std::size_t TableIndex::candidates(const SearchParams& params, std::size_t k, std::size_t n) const {
