@@ -82,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench.cuda: measures are {names}; 0 < scale <= 1; repeats >= 1", file=sys.stderr)
         return 2
     if not rz.cuda.is_available():
-        print(f"bench.cuda: {rz.cuda.unavailable_reason()}", file=sys.stderr)
+        try:
+            rz.cuda.device_info()
+        except rz.UnsupportedError as error:
+            print(f"bench.cuda: {error}", file=sys.stderr)
         return 1
     return _run(parsed, chosen)
 

@@ -34,7 +34,7 @@ class Device:
     def __init__(self, *, emulated: bool, number: int = 0) -> None:
         self.emulated = emulated
         self.number = number
-        self.info: dict[str, Any] = dict(rz.cuda.device_info(number))
+        self.info: dict[str, Any] = dict(rz.cuda.device_info(f"cuda:{number}"))
         self.name = str(self.info["name"])
 
     @functools.cached_property

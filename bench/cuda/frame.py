@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a measure gets and gives: a `Setup` with the device, sizes and the clock; rows of figures and outcomes.
+"""What a measure gets and gives: a `Setup` with device, sizes and clock; rows of figures, and outcomes.
 
-A measure is a function of a `Setup`. Figures of one configuration go to `setup.row(label, ...)`, a claim with its bar to
-`setup.expect(...)`, and `Skip(reason)` is raised where it cannot be had. Modules list theirs in `MEASURES`.
+A measure is a function of a `Setup`. Figures of one configuration go to `setup.row(label, ...)`, a claim with
+its bar to `setup.expect(...)`, and `SkipError(reason)` is raised where it cannot be had. Modules list theirs
+in `MEASURES`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from bench.cuda.device import Device
 from bench.measures.session import Outcome
 from bench.stats import Spread, spread
 
-__all__ = ["Measure", "Setup", "Skip", "run"]
+__all__ = ["Measure", "Setup", "SkipError", "run"]
 
 
-class Skip(Exception):
+class SkipError(Exception):
     """A measure, or a peer within one, cannot be had here; the message says why."""
 
 
@@ -67,7 +68,7 @@ class Setup:
     def expect(
         self, claim: str, value: float | None, bar: float | None, unit: str, *, at_most: bool = False
     ) -> None:
-        """A claim and its bar. The bar is dropped in the emulation and at other sizes; None for `value`: no reference."""
+        """A claim and its bar, which the emulation and other sizes drop; None for `value`: no reference."""
         if value is None:
             self.skip(claim, "no peak is known for this device, and PyTorch is not here to measure one")
             return
@@ -80,10 +81,10 @@ class Setup:
 
     @contextlib.contextmanager
     def contained(self, what: str) -> Iterator[None]:
-        """What goes wrong is recorded, and the run goes on: time on a GPU is dear. In the emulation it is raised."""
+        """What goes wrong is recorded, and the run goes on: GPU time is dear. The emulation raises it."""
         try:
             yield
-        except Skip as reason:
+        except SkipError as reason:
             self.skip(what, str(reason))
         except Exception as error:
             if self.emulated:
@@ -96,20 +97,19 @@ class Setup:
         """As the results of `python -m bench run`, so that `python -m bench report` reads them."""
         return {
             "case": "cuda",
-            "title": "CUDA, in the emulation: nothing here is a speed" if self.emulated else "CUDA",
+            "title": "CUDA, emulated: nothing here is a speed" if self.emulated else "CUDA",
             "kind": "cuda",
             "settings": {
                 "k": 10,
                 "threads": "all",
                 "repeats": self.repeats,
                 "scale": self.scale,
-                "clock": "wall",
             },
             "device": self.device.summary(),
             "data": {
                 "name": self.device.name,
                 "n": 0,
-                "note": "rows are generated; speed does not depend on them",
+                "note": "rows are random",
             },
             "rows": self.rows,
             "outcomes": [{**asdict(o), "passed": o.passed} for o in self.outcomes],

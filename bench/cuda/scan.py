@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scans of binary and recurrent codes. Rows are random bits, as speed does not depend on them; queries are random vectors.
+"""Scans of binary and recurrent codes. Rows are random bits, as speed does not depend on them.
 
 Times are those of `index.search` in Python: queries start in the memory of the host, and results end there.
 """
@@ -7,6 +7,8 @@ Times are those of `index.search` in Python: queries start in the memory of the 
 from __future__ import annotations
 
 import gc
+import operator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ def _index(setup: Setup, codec: rz.codecs.Codec, bits: int, n: int) -> Any:
         codes[:, :levels] = np.frombuffer(rng.bytes(rows * levels), np.uint8).reshape(rows, levels)
         index.add_codes(codes)
     setup.log(f"  {n:,} codes of {codec.code_bytes} bytes are on the host")
-    return index.to("cuda", device=setup.device.number) if setup.device.number else index.to("cuda")
+    return index.to(f"cuda:{setup.device.number}")
 
 
 def _scan(setup: Setup, index: Any, label: str, n_queries: int, **options: Any) -> tuple[Spread, float]:
@@ -65,8 +67,8 @@ def _scan(setup: Setup, index: Any, label: str, n_queries: int, **options: Any) 
     return seconds, operations
 
 
-def _share(operations: float, peak: float | None) -> float | None:
-    return None if peak is None else operations / peak
+def _share(amount: float, peak: float | None) -> float | None:
+    return None if peak is None else amount / peak
 
 
 def measure_binary(setup: Setup) -> None:
@@ -75,17 +77,12 @@ def measure_binary(setup: Setup) -> None:
     index = _index(setup, rz.BinaryCodec(_DIM), 1, n)
     name = f"1-bit scan of {n:,} x {_DIM}"
     seconds, _ = _scan(setup, index, f"{name}, one query", 1)
-    n_bytes = n * index.codec.code_bytes
-    share = n_bytes / seconds.median / setup.device.copy_bandwidth
+    share = _share(n * index.codec.code_bytes / seconds.median, setup.device.copy_bandwidth)
     setup.expect(f"{name}, one query: codes read, of copy bandwidth", share, 0.8, "share")
     many = setup.size(1000, 9)
     _, operations = _scan(setup, index, f"{name}, {many:,} queries", many)
-    setup.expect(
-        f"{name}, {many:,} queries: of the int8 tensor peak",
-        _share(operations, setup.device.int8_peak),
-        0.4,
-        "share",
-    )
+    share = _share(operations, setup.device.int8_peak)
+    setup.expect(f"{name}, {many:,} queries: of the int8 tensor peak", share, 0.4, "share")
     _scan(setup, index, f"{name}, {many:,} queries, symmetric", many, scoring="symmetric")
     _scan(setup, index, f"{name}, one query, symmetric", 1, scoring="symmetric")
     _extra_memory(setup, index, f"{name}, {many:,} queries", many)
@@ -94,19 +91,14 @@ def measure_binary(setup: Setup) -> None:
 def _extra_memory(setup: Setup, index: Any, label: str, n_queries: int) -> None:
     """Device memory at its highest during a search, beyond codes and queries."""
     queries = _queries(n_queries)
-    device = index.device
-    device.reset_peak()
-    before = device.memory_used
+    context = index._place.context  # what is allocated is not public
+    context.reset_peak()
+    before = context.used
     index.search(queries, _K)
-    beyond = device.memory_peak - before - queries.nbytes
-    setup.row(f"{label}: memory beyond codes and queries", device_mb=beyond / 1e6)
-    setup.expect(
-        f"{label}: memory beyond codes and queries, per 1,000",
-        beyond / 1e6 * 1000 / n_queries,
-        64,
-        "MB",
-        at_most=True,
-    )
+    beyond = context.peak - before - queries.nbytes
+    claim = f"{label}: memory beyond codes and queries"
+    setup.row(claim, device_mb=beyond / 1e6)
+    setup.expect(f"{claim}, per 1,000", beyond / 1e3 / n_queries, 64, "MB", at_most=True)
 
 
 def _measure_recurrent(setup: Setup, bits: int) -> None:
@@ -129,7 +121,7 @@ def _measure_recurrent(setup: Setup, bits: int) -> None:
 
 
 def _brute_force(setup: Setup, n: int, n_queries: int) -> float | None:
-    """Seconds of PyTorch at its best block; CuPy beside it, with a tenth of the queries, as its selection is slow."""
+    """Seconds of PyTorch at its best block; CuPy beside it with a tenth of the queries: it sorts slowly."""
     best = None
     for peer, search in PEERS.items():
         count = n_queries if peer == "torch" else max(1, n_queries // 10)
@@ -139,7 +131,7 @@ def _brute_force(setup: Setup, n: int, n_queries: int) -> float | None:
             setup.row(
                 f"{peer} float16, {n:,} x {_DIM}, {count:,} queries, blocks of {block:,} rows",
                 milliseconds=runs[block].map(lambda s: 1e3 * s),
-                queries_per_second=runs[block].map(lambda s: count / s),
+                queries_per_second=runs[block].map(partial(operator.truediv, count)),
             )
             if peer == "torch":
                 best = runs[block].median

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a wheel of residua-cuda must be: one module beside the package, and no CUDA library that has to be there.
+"""What a wheel of residua-cuda must be: one module beside the package, which needs no CUDA library.
 
 python cuda_wheel.py WHEEL [--kernels]      --kernels: compiled by nvcc, so for these architectures
 """
@@ -15,7 +15,15 @@ import zipfile
 from pathlib import Path
 
 # The C and C++ run time; everything of CUDA is inside, or loaded when it is used.
-MAY_NEED = {"libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"}
+MAY_NEED = {
+    "libc.so.6",
+    "libdl.so.2",
+    "libgcc_s.so.1",
+    "libm.so.6",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libstdc++.so.6",
+}
 MACHINE_CODE = {"sm_80", "sm_90"}
 PTX = {"sm_90"}  # as cuobjdump calls the PTX of 9.0
 MOST_BYTES = 40_000_000
@@ -47,7 +55,8 @@ def check_device_code(module: Path) -> None:
         return
     for option, wanted in (("--list-elf", MACHINE_CODE), ("--list-ptx", PTX)):
         listed = re.findall(r"\bsm_\d+", tool(program, option, module))
-        check(set(listed) == wanted, f"cuobjdump {option} finds {sorted(set(listed))}, expected {sorted(wanted)}")
+        found = set(listed)
+        check(found == wanted, f"cuobjdump {option} finds {sorted(found)}, expected {sorted(wanted)}")
         print(f"{option}: {', '.join(f'{listed.count(name)} x {name}' for name in sorted(wanted))}")
 
 
