@@ -60,6 +60,14 @@ _COLUMNS = (
     ("microseconds", "CPU µs each", "{:,.1f}"),
     ("import_seconds", "import s", "{:.3f}"),
     ("process_seconds", "whole process s", "{:.3f}"),
+    ("milliseconds", "ms", "{:,.3f}"),
+    ("documents_per_second", "documents/s", "{:,.0f}"),
+    ("gb_per_second", "GB/s", "{:,.0f}"),
+    ("share_of_copy", "of copy bandwidth", "{:.2f}"),
+    ("tera_operations", "10^12 operations/s", "{:,.0f}"),
+    ("share_of_int8_peak", "of int8 peak", "{:.2f}"),
+    ("share_of_int8_of_torch", "of torch._int_mm", "{:.2f}"),
+    ("device_mb", "device MB", "{:,.1f}"),
 )
 _QUALITY_KINDS = ("recall", "sdc", "rerank", "peers")
 

@@ -2,7 +2,31 @@
 # RESIDUA_CUDA = OFF, ON (needs nvcc) or EMULATED: the same kernels run by the CPU, for tests; slow by far.
 set(RESIDUA_CUDA OFF CACHE STRING "CUDA kernels: OFF, ON or EMULATED")
 set_property(CACHE RESIDUA_CUDA PROPERTY STRINGS OFF ON EMULATED)
-set(RESIDUA_CUDA_ARCHITECTURES "80-real;90-real;90-virtual" CACHE STRING "What nvcc compiles for (CMAKE_CUDA_ARCHITECTURES)")
+# Machine code for what data centres have; newer devices compile the PTX of 9.0 when they first load it.
+set(RESIDUA_CUDA_ARCHITECTURES "80-real;90-real;90-virtual" CACHE STRING "What nvcc compiles for, unless CMAKE_CUDA_ARCHITECTURES is given")
+set(RESIDUA_CUDA_OLDEST 12.4)
+
+if(NOT RESIDUA_CUDA MATCHES "^(ON|OFF|TRUE|FALSE|YES|NO|1|0|EMULATED)$")
+  message(FATAL_ERROR "RESIDUA_CUDA is '${RESIDUA_CUDA}'; it is OFF, ON (needs nvcc) or EMULATED (kernels run by the CPU, for tests).")
+endif()
+if(RESIDUA_CUDA AND NOT RESIDUA_CUDA STREQUAL "EMULATED")
+  # Before the language is enabled, which otherwise takes the compiler's default.
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES ${RESIDUA_CUDA_ARCHITECTURES})
+  endif()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    message(FATAL_ERROR "RESIDUA_CUDA=ON needs nvcc ${RESIDUA_CUDA_OLDEST} or later, and none was found that works. Install the CUDA toolkit "
+                        "and put nvcc on PATH, or pass -DCMAKE_CUDA_COMPILER=<path of nvcc> (environment: CUDACXX). "
+                        "Without a toolkit: RESIDUA_CUDA=OFF, or EMULATED for tests on the CPU.")
+  endif()
+  enable_language(CUDA)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS RESIDUA_CUDA_OLDEST)
+    message(FATAL_ERROR "RESIDUA_CUDA=ON needs nvcc ${RESIDUA_CUDA_OLDEST} or later; ${CMAKE_CUDA_COMPILER} is ${CMAKE_CUDA_COMPILER_VERSION}.")
+  endif()
+  find_package(CUDAToolkit ${RESIDUA_CUDA_OLDEST} REQUIRED)
+endif()
 
 file(GLOB RESIDUA_CUDA_KERNELS CONFIGURE_DEPENDS cpp/cuda/*.cu)
 file(GLOB RESIDUA_CUDA_HOST CONFIGURE_DEPENDS cpp/cuda/*.cpp)
@@ -18,15 +42,16 @@ function(residua_add_emulated_cuda target)
   target_link_libraries(${target} PUBLIC residua_core)
 endfunction()
 
+# How nvcc compiles a target.
+function(residua_compile_for_device target)
+  set_target_properties(${target} PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
+                                             CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_VISIBILITY_PRESET hidden)
+  # Floating point is contracted by fmaf() alone, as on the CPU.
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;-Werror=all-warnings;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wextra,-ffp-contract=off>")
+endfunction()
+
 function(residua_add_cuda target)
-  if(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES ${RESIDUA_CUDA_ARCHITECTURES})
-  endif()
-  find_package(CUDAToolkit 12.4 REQUIRED)
   add_library(${target} STATIC ${RESIDUA_CUDA_KERNELS} ${RESIDUA_CUDA_HOST})
   target_link_libraries(${target} PUBLIC residua_core CUDA::cudart_static)
-  set_target_properties(${target} PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
-                                             CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
-  # Floating point is contracted by fmaf() alone, as on the CPU.
-  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;-Werror=all-warnings;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wextra>")
+  residua_compile_for_device(${target})
 endfunction()

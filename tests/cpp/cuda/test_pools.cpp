@@ -23,7 +23,7 @@ struct OfferScores {
     PoolView pools;
     const float* scores;  // (queries, n)
     std::size_t n, begin, end;
-    void operator()() const {
+    RZ_DEVICE void operator()() const {
         const std::uint32_t query = block_index().x;
         for (std::size_t r = begin + static_cast<std::size_t>(thread_index()); r < end; r += kThreads) {
             pools.offer(query, key_of(scores[query * n + r], static_cast<std::uint32_t>(r)));
@@ -34,9 +34,10 @@ struct OfferScores {
 void check_against_sorting(const std::vector<float>& scores, std::size_t n, std::size_t keep) {
     const std::size_t nq = scores.size() / n;
     Context context(0);
+    const DeviceArray<float> device_scores(context, scores, "the test");
     Pools pools(context, nq, keep);
     pools.scan(n, 32, 8, [&](std::size_t begin, std::size_t end) {
-        launch(OfferScores{pools.view(), scores.data(), n, begin, end}, context, {nq});
+        launch(OfferScores{pools.view(), device_scores.data(), n, begin, end}, context, {nq});
     });
     const std::vector<Key> found = pools.take();
     for (std::size_t q = 0; q < nq; ++q) {
