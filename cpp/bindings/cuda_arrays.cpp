@@ -185,7 +185,7 @@ OwnedArray::~OwnedArray() {
     try {
         context_->use([&](Context& c) {
             if (lent_) c.synchronize_all();
-            c.release(data_, bytes_);
+            c.release(data_);
         });
     } catch (const Error&) {  // the driver is gone already, and the memory with it
     }

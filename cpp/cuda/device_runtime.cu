@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cuda_runtime.h>
 
-#include <algorithm>
 
 #include "core/error.hpp"
 #include "cuda/runtime.hpp"
@@ -20,8 +19,6 @@ void check(cudaError_t error, const char* what) {
     cudaGetLastError();  // errors that the device survives are cleared
     throw Error(ErrorKind::unsupported, std::string("CUDA could not ") + what + ": " + text(error));
 }
-
-std::string megabytes(std::size_t bytes) { return std::to_string((bytes + (1u << 20) - 1) >> 20) + " MiB"; }
 
 }  // namespace
 
@@ -71,7 +68,7 @@ int current_device() noexcept {
 void make_current(int device) noexcept { cudaSetDevice(device); }
 
 Context::Context(int device, std::size_t memory_limit, StreamHandle stream)
-    : device_(device), stream_(stream), limit_(memory_limit), info_(device_info(device)) {
+    : device_(device), stream_(stream), info_(device_info(device)), memory_(memory_limit) {
     if (info_.major < kMinMajor) {
         throw Error(ErrorKind::unsupported, info_.name + " has compute capability " + std::to_string(info_.major) + "." +
                                                 std::to_string(info_.minor) + "; 8.0 or later is needed");
@@ -85,35 +82,30 @@ Context::Context(int device, std::size_t memory_limit, StreamHandle stream)
 }
 
 Context::~Context() {
+    memory_.trim();
     if (owns_stream_) cudaStreamDestroy(as_stream(stream_));
 }
 
 void Context::enter() const { check(cudaSetDevice(device_), "choose the device"); }
 
-void* Context::allocate(std::size_t bytes, const char* what) {
-    if (limit_ != 0 && (used_ > limit_ || bytes > limit_ - used_)) {
-        throw Error(ErrorKind::out_of_memory, std::string(what) + " needs " + megabytes(bytes) + " of device memory, but of the limit of " +
-                                                  megabytes(limit_) + " " + megabytes(used_) + " are in use");
-    }
-    enter();
+void* raw_allocate(std::size_t bytes) {
     void* memory = nullptr;
-    const cudaError_t error = cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), as_stream(stream_));
+    const cudaError_t error = cudaMalloc(&memory, bytes);
     if (error == cudaErrorMemoryAllocation) {
         cudaGetLastError();
-        std::size_t free = 0, total = 0;
-        cudaMemGetInfo(&free, &total);
-        throw Error(ErrorKind::out_of_memory, std::string(what) + " needs " + megabytes(bytes) + " of device memory; " + info_.name + " has " +
-                                                  megabytes(free) + " free of " + megabytes(total));
+        return nullptr;
     }
     check(error, "allocate memory");
-    used_ += bytes;
-    peak_ = std::max(peak_, used_);
     return memory;
 }
 
-void Context::release(void* memory, std::size_t bytes) noexcept {
-    cudaFreeAsync(memory, as_stream(stream_));
-    used_ -= bytes;
+// Waits for the device.
+void raw_release(void* memory, std::size_t) noexcept { cudaFree(memory); }
+
+std::pair<std::size_t, std::size_t> raw_memory() {
+    std::size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    return {free, total};
 }
 
 void Context::copy_in(void* device, const void* host, std::size_t bytes) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device of the emulation: memory of the host, of which there is a little, and no time between asking and having.
-#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <new>
@@ -14,8 +13,6 @@ namespace {
 constexpr std::size_t kMemory = std::size_t{1} << 30;
 constexpr std::size_t kAlign = 256;
 std::atomic<std::size_t> in_use{0};
-
-std::string megabytes(std::size_t bytes) { return std::to_string((bytes + (1u << 20) - 1) >> 20) + " MiB"; }
 
 }  // namespace
 
@@ -40,35 +37,27 @@ int current_device() noexcept { return 0; }
 void make_current(int) noexcept {}
 
 Context::Context(int device, std::size_t memory_limit, StreamHandle stream)
-    : device_(device), stream_(stream), limit_(memory_limit), info_(device_info(device)) {}
+    : device_(device), stream_(stream), info_(device_info(device)), memory_(memory_limit) {}
 
 Context::~Context() = default;
 
 void Context::enter() const {}
 
-void* Context::allocate(std::size_t bytes, const char* what) {
-    if (limit_ != 0 && (used_ > limit_ || bytes > limit_ - used_)) {
-        throw Error(ErrorKind::out_of_memory, std::string(what) + " needs " + megabytes(bytes) + " of device memory, but of the limit of " +
-                                                  megabytes(limit_) + " " + megabytes(used_) + " are in use");
-    }
-    if (bytes > kMemory - in_use) {
-        throw Error(ErrorKind::out_of_memory, std::string(what) + " needs " + megabytes(bytes) + " of device memory; " + info_.name + " has " +
-                                                  megabytes(kMemory - in_use) + " free of " + megabytes(kMemory));
-    }
+void* raw_allocate(std::size_t bytes) {
+    if (bytes > kMemory - in_use) return nullptr;
     // As on a device, what nobody has written is anything but zero.
-    void* memory = ::operator new(std::max<std::size_t>(bytes, 1), std::align_val_t{kAlign});
+    void* memory = ::operator new(bytes, std::align_val_t{kAlign});
     std::memset(memory, 0xA5, bytes);
     in_use += bytes;
-    used_ += bytes;
-    peak_ = std::max(peak_, used_);
     return memory;
 }
 
-void Context::release(void* memory, std::size_t bytes) noexcept {
+void raw_release(void* memory, std::size_t bytes) noexcept {
     ::operator delete(memory, std::align_val_t{kAlign});
     in_use -= bytes;
-    used_ -= bytes;
 }
+
+std::pair<std::size_t, std::size_t> raw_memory() { return {kMemory - in_use, kMemory}; }
 
 void Context::copy_in(void* device, const void* host, std::size_t bytes) { copy(device, host, bytes); }
 void Context::copy_out(void* host, const void* device, std::size_t bytes) { copy(host, device, bytes); }

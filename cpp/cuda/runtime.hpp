@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/device_memory.hpp"
+
 namespace residua::cuda {
 
 struct DeviceInfo {
@@ -51,17 +53,20 @@ public:
     int device() const { return device_; }
     StreamHandle stream() const { return stream_; }
     const DeviceInfo& info() const { return info_; }
-    std::size_t used() const { return used_; }        // bytes allocated through it
-    std::size_t peak() const { return peak_; }
-    std::size_t limit() const { return limit_; }
-    void reset_peak() { peak_ = used_; }
+    std::size_t used() const { return memory_.used(); }  // bytes allocated through it
+    std::size_t peak() const { return memory_.peak(); }
+    std::size_t limit() const { return memory_.limit(); }
+    void reset_peak() { memory_.reset_peak(); }
 
     // Makes the device current for the calling thread.
     void enter() const;
 
     // `what` names the purpose in an error's message. 256-byte aligned; bytes may be 0.
-    void* allocate(std::size_t bytes, const char* what);
-    void release(void* memory, std::size_t bytes) noexcept;
+    void* allocate(std::size_t bytes, const char* what) {
+        enter();
+        return memory_.allocate(bytes, what, info_.name);
+    }
+    void release(void* memory) noexcept { memory_.release(memory); }
 
     // Host memory may be pageable; copies to the host have arrived when they return, those to the device when the
     // host memory may be reused.
@@ -79,8 +84,8 @@ private:
     int device_;
     StreamHandle stream_ = 0;
     bool owns_stream_ = false;
-    std::size_t limit_ = 0, used_ = 0, peak_ = 0;
     DeviceInfo info_;
+    DeviceMemory memory_;
 };
 
 // An array on the device; moves, never copies.
@@ -100,7 +105,7 @@ public:
         return *this;
     }
     ~DeviceArray() {
-        if (context_ != nullptr) context_->release(data_, n_ * sizeof(T));
+        if (context_ != nullptr) context_->release(data_);
     }
 
     T* data() { return data_; }

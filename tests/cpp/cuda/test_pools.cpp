@@ -99,7 +99,7 @@ TEST_CASE("a pool has limits") {
         FAIL("the limit was ignored");
     } catch (const Error& e) {
         CHECK(e.kind() == ErrorKind::out_of_memory);
-        CHECK(std::string(e.what()).find("limit of 1 MiB") != std::string::npos);
+        CHECK(std::string(e.what()).find("limit of 1024 KiB") != std::string::npos);
     }
     CHECK(context.used() == 0);
     Pools small(context, 10, 10);  // the context is as good as before
