@@ -27,7 +27,7 @@ MAY_INCLUDE = {
     "filter": KERNEL | {"store", "filter"},
     "index": INDEX,
     "multivector": MULTIVECTOR,
-    "cuda": INDEX | {"cuda"},
+    "cuda": MULTIVECTOR | {"cuda"},
     "capi": MULTIVECTOR | {"capi"},
     "bindings": MULTIVECTOR | {"cuda", "bindings"},
     "include": {"include"},
