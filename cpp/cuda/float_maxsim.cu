@@ -186,7 +186,7 @@ struct HalfMaxsim {
         Place place;
         place.base = reinterpret_cast<const Pack16*>(rows.data) + (unit.begin + std::size_t{unit.tile} * kTile) * rows.packs +
                      lane_index() % 4;
-#pragma unroll
+        RZ_UNROLL
         for (int n = 0; n < kColumns; ++n) place.row[n] = (row_in_document(unit, n) - unit.tile * kTile) * rows.packs;
         return place;
     }
@@ -216,14 +216,14 @@ struct HalfMaxsim {
         if (!at.any()) return;  // a whole warp, and no barrier follows
         Place place = place_of(at);
         Pack16 b[kColumns][kChunks];
-#pragma unroll
+        RZ_UNROLL
         for (int c = 0; c < kChunks; ++c) {
-#pragma unroll
+        RZ_UNROLL
             for (int n = 0; n < kColumns; ++n) b[n][c] = load(place, n, static_cast<std::uint32_t>(c));
         }
         float top[2 * kTiles];
         float check = 0;
-#pragma unroll
+        RZ_UNROLL
         for (float& x : top) x = -INFINITY;
         for (;;) {
             MaxsimUnits::Unit ahead = at;
@@ -251,32 +251,32 @@ struct HalfMaxsim {
             Place next = ahead;
             if (kSlabs && !last) next = same;
             const std::uint32_t first = s * kChunks, next_first = last ? 0 : first + kChunks;
-#pragma unroll
+        RZ_UNROLL
             for (int m = 0; m < kTiles; ++m) {
                 float d[kColumns][4] = {};
                 // Small products first, where they are not yet lost in rounding.
                 for (std::uint32_t part = parts; part-- > 0;) {
                     const Pack16* f = query + ((static_cast<std::uint32_t>(m) * parts + part) * chunks + first) * 2 * kWarp;
                     const bool refill = m == kTiles - 1 && part == 0;
-#pragma unroll
+        RZ_UNROLL
                     for (int c = 0; c < kChunks; ++c) {
                         const auto chunk = static_cast<std::uint32_t>(c);
                         if (first + chunk < chunks) {
-#pragma unroll
+        RZ_UNROLL
                             for (int half = 0; half < 2; ++half) {
                                 const Pack16 a = f[(2 * c + half) * kWarp];
-#pragma unroll
+        RZ_UNROLL
                                 for (int n = 0; n < kColumns; ++n) multiply_halves(d[n], a.word, b[n][c].word + 2 * half);
                             }
                         }
                         if (refill && next_first + chunk < chunks) {
-#pragma unroll
+        RZ_UNROLL
                             for (int n = 0; n < kColumns; ++n) b[n][c] = load(next, n, next_first + chunk);
                         }
                     }
                 }
                 if constexpr (kSlabs) {
-#pragma unroll
+        RZ_UNROLL
                     for (int i = 0; i < 4 * kColumns; ++i) total[m][i / 4][i % 4] += d[i / 4][i % 4];
                     if (last) keep_largest(total[m], m, scale, top, check);
                 } else {
@@ -287,9 +287,9 @@ struct HalfMaxsim {
     }
 
     RZ_DEVICE void load_scales(const MaxsimUnits::Unit& at, float (&scale)[kColumns][2]) const {
-#pragma unroll
+        RZ_UNROLL
         for (int n = 0; n < kColumns; ++n) {
-#pragma unroll
+        RZ_UNROLL
             for (int i = 0; i < 2; ++i) {
                 const std::uint32_t row = at.tile * kTile + static_cast<std::uint32_t>(n) * 8 +
                                           static_cast<std::uint32_t>(lane_index()) % 4 * 2 + static_cast<std::uint32_t>(i);
@@ -300,9 +300,9 @@ struct HalfMaxsim {
 
     RZ_DEVICE void keep_largest(const float (&d)[kColumns][4], int m, const float (&scale)[kColumns][2], float (&top)[2 * kTiles],
                                 float& check) const {
-#pragma unroll
+        RZ_UNROLL
         for (int n = 0; n < kColumns; ++n) {
-#pragma unroll
+        RZ_UNROLL
             for (int i = 0; i < 4; ++i) {
                 const float x = rows.scales != nullptr ? multiply(d[n][i], scale[n][i % 2]) : d[n][i];
                 if (m == 0 && i < 2) check = fmaf(x, 0.0f, check);  // NaN for good if a token is not finite
@@ -313,7 +313,7 @@ struct HalfMaxsim {
 
     RZ_DEVICE void finish(const MaxsimUnits::Unit& at, std::uint32_t group, float (&top)[2 * kTiles], float& check, float* slot) const {
         const int g = lane_index() / 4;
-#pragma unroll
+        RZ_UNROLL
         for (int i = 0; i < 2 * kTiles; ++i) {
             float x = fmaxf(top[i], shuffle_xor(top[i], 1));
             x = fmaxf(x, shuffle_xor(x, 2));
