@@ -361,7 +361,7 @@ public:
     std::size_t device_bytes() const override { return rows_.bytes() + scales_.bytes() + offsets().size() * sizeof(std::int64_t); }
 
 protected:
-    Prepared prepare(const PlacedSets& queries, std::uint32_t* bad, std::vector<DeviceArray<std::uint8_t>>& keep) override {
+    MaxsimPass prepare(const PlacedSets& queries, std::uint32_t* bad, std::vector<DeviceArray<std::uint8_t>>& keep) override {
         const std::size_t tokens = queries.sets.total();
         const std::uint32_t packs = width_ / kPackHalves * parts_;
         if (packs <= kSlabHalves / kPackHalves) {
@@ -404,7 +404,7 @@ private:
     }
 
     template <int kTiles, int kColumns, bool kSlabs>
-    Prepared prepare_with(const PlacedSets& queries, std::uint32_t* bad, std::vector<DeviceArray<std::uint8_t>>& keep) {
+    MaxsimPass prepare_with(const PlacedSets& queries, std::uint32_t* bad, std::vector<DeviceArray<std::uint8_t>>& keep) {
         using Kernel = HalfMaxsim<kTiles, kColumns, kSlabs>;
         const std::size_t tokens = queries.sets.total();
         const std::size_t groups = (tokens + Kernel::kGroupTokens - 1) / Kernel::kGroupTokens;

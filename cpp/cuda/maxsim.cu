@@ -99,7 +99,7 @@ void DeviceDocuments::maxsim(const PlacedSets& queries, multivector::DocumentNum
     const std::size_t chosen_at = host.put(numbers.data(), numbers.size());
     DeviceArray<std::uint32_t> tables(context_, host.take(), "the tables of queries");
     std::vector<DeviceArray<std::uint8_t>> keep;
-    const Prepared prepared = prepare(queries, tables.data() + bad_at, keep);
+    const MaxsimPass prepared = prepare(queries, tables.data() + bad_at, keep);
 
     // Few documents are split, so that all of the device is busy.
     const std::size_t groups = ceil_div(query_tokens, prepared.group_tokens);

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "cuda/runtime.hpp"
-#include "multivector/token_data.hpp"
+#include "multivector/token_store.hpp"
 #include "multivector/tokens.hpp"
 
 namespace residua::cuda {
@@ -27,6 +27,13 @@ struct PlacedSets {
 };
 
 struct MaxsimUnits;
+
+// Queries made ready: how many of their tokens one pass over the documents answers, and that pass.
+struct MaxsimPass {
+    std::uint32_t group_tokens;  // a multiple of 16
+    std::uint32_t tile;          // document tokens that a warp takes at a time
+    std::function<void(const MaxsimUnits& units, std::size_t groups)> launch;
+};
 
 class DeviceDocuments {
 public:
@@ -46,17 +53,10 @@ public:
     Context& context() const { return context_; }
 
 protected:
-    // Queries made ready: how many of their tokens one pass over the documents answers, and that pass.
-    struct Prepared {
-        std::uint32_t group_tokens;  // a multiple of 16
-        std::uint32_t tile;          // document tokens that a warp takes at a time
-        std::function<void(const MaxsimUnits& units, std::size_t groups)> launch;
-    };
-
     // offsets: n + 1, of tokens.
     DeviceDocuments(Context& context, std::vector<std::int64_t> offsets);
     // `bad` gets ~number, the largest, of a document that is not finite. What is needed until the end goes into `keep`.
-    virtual Prepared prepare(const PlacedSets& queries, std::uint32_t* bad, std::vector<DeviceArray<std::uint8_t>>& keep) = 0;
+    virtual MaxsimPass prepare(const PlacedSets& queries, std::uint32_t* bad, std::vector<DeviceArray<std::uint8_t>>& keep) = 0;
     // Throws non_finite.
     [[noreturn]] virtual void name_bad(std::size_t document) const = 0;
 
@@ -72,8 +72,7 @@ private:
 // of 8, no copy is made where `borrow` is set: their memory must then live as long.
 std::unique_ptr<DeviceDocuments> float_documents(Context& context, const PlacedSets& documents, bool borrow);
 
-// Codes of a token store; removed documents are empty. Throws unsupported where tokens are not kept as codes.
-std::unique_ptr<DeviceDocuments> code_documents(Context& context, const multivector::TokenData& data,
-                                                const multivector::DocumentPlaces& places);
+// What a token store holds now, in its form; removed documents are empty.
+std::unique_ptr<DeviceDocuments> store_documents(Context& context, const multivector::TokenStore& store);
 
 }  // namespace residua::cuda

@@ -2,7 +2,6 @@
 // Tokens as recurrent codes, in whole blocks per document, scored without being decoded to floats: levels are
 // unpacked block by block and multiplied as integers.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -13,6 +12,7 @@
 #include "core/prefetch.hpp"
 #include "kernel/dispatch.hpp"
 #include "multivector/token_data.hpp"
+#include "multivector/token_weights.hpp"
 #include "store/shared_array.hpp"
 
 namespace residua::multivector {
@@ -38,8 +38,12 @@ class CodeScorer final : public TokenScorer {
 public:
     CodeScorer(const codec::RecurrentCodec& codec, const TokenSets& queries, const DocumentPlaces& places,
                const CodeBlocks& blocks, int num_threads)
-        : TokenScorer(places, queries.total()), layout_(codec.layout()), blocks_(blocks) {
-        round_weights(codec, queries, num_threads);
+        : TokenScorer(places, queries.total()), layout_(codec.layout()), blocks_(blocks),
+          weights_(token_weights(codec, queries, num_threads)) {
+        joined_ = kernel::joined_cells(static_cast<int>(*std::max_element(codec.tops().begin(), codec.tops().end())));
+        for (std::size_t i = 0; i < queries.total(); ++i) {
+            queries_.push_back({weights_.weights.data() + i * weights_.rows, weights_.units[i], weights_.offsets[i]});
+        }
     }
 
     void best(std::size_t document, TokenScratch& s, float* scores, std::int64_t* tokens) const override {
@@ -48,7 +52,7 @@ public:
         for (std::size_t t = 0; t < n; ++t) {
             const float* lanes = s.best.data() + t * kBlockRows;
             const float best = largest(lanes);
-            scores[t] = best + constants_[t];
+            scores[t] = best + weights_.constants[t];
             if (tokens != nullptr) tokens[t] = first_of(lanes, s.blocks.data() + t * kBlockRows, best);
         }
     }
@@ -58,32 +62,6 @@ private:
     void prefetch_block(const std::uint8_t* block) const {
         if (block >= blocks_.end) return;
         for (std::size_t i = 0; i < blocks_.bytes; i += kCacheLine) prefetch_line(block + i);
-    }
-
-    // Weights become int8, so that a pair of products fits 16 bits.
-    void round_weights(const codec::RecurrentCodec& codec, const TokenSets& queries, int num_threads) {
-        const std::size_t n = queries.total(), rows = codec.tops().size();
-        const int top = static_cast<int>(*std::max_element(codec.tops().begin(), codec.tops().end()));
-        const auto limit = static_cast<float>(kernel::token_weight_max(top));
-        joined_ = kernel::joined_cells(top);
-        weights_.resize(n * rows);
-        queries_.resize(n);
-        constants_.resize(n);
-        const auto take = [&](std::size_t i, std::span<const float> w, float constant) {
-            float largest = 0;
-            for (const float x : w) largest = std::max(largest, std::abs(x));
-            const float unit = largest > 0 ? largest / limit : 1.0f;
-            std::int8_t* out = weights_.data() + i * rows;
-            double offset = 0;
-            for (std::size_t j = 0; j < rows; ++j) {
-                const float rounded = std::nearbyint(w[j] / unit);
-                out[j] = static_cast<std::int8_t>(rounded);
-                offset -= static_cast<double>(rounded) * static_cast<double>(codec.tops()[j]) / 2;
-            }
-            queries_[i] = {out, unit, static_cast<float>(offset * static_cast<double>(unit))};
-            constants_[i] = constant;
-        };
-        codec.query_weights({static_cast<const float*>(queries.data), n, queries.dim}, num_threads, take);
     }
 
     // The best of the rows of all blocks, lane by lane; and their blocks.
@@ -130,10 +108,9 @@ private:
 
     const kernel::PlaneLayout& layout_;
     CodeBlocks blocks_;
+    TokenWeights weights_;
     std::size_t joined_ = 1;
-    AlignedVector<std::int8_t> weights_;
     std::vector<kernel::TokenQuery> queries_;
-    std::vector<float> constants_;
 };
 
 class CodeTokens final : public TokenData {
@@ -165,6 +142,7 @@ public:
     std::size_t dim() const override { return codec_->dim(); }
     const char* form() const override { return "codes"; }
     std::shared_ptr<const codec::Codec> codec() const override { return codec_; }
+    TokenMemory memory() const override { return {blocks_.data(), nullptr, first_block_.data()}; }
 
     std::unique_ptr<TokenData> encoded(const TokenSets& documents, int num_threads) const override {
         auto out = std::make_unique<CodeTokens>(codec_);

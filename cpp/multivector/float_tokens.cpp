@@ -41,6 +41,7 @@ public:
 
     std::size_t dim() const override { return dim_; }
     const char* form() const override { return kForms[static_cast<int>(type_)]; }
+    TokenMemory memory() const override { return {rows_.data(), type_ == TokenType::i8 ? scales_.data() : nullptr, nullptr}; }
 
     std::unique_ptr<TokenData> encoded(const TokenSets& documents, int num_threads) const override {
         auto out = std::make_unique<FloatTokens>(type_, dim_);

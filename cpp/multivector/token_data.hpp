@@ -16,6 +16,13 @@
 
 namespace residua::multivector {
 
+// Where tokens lie: rows, with a scale each where they are int8; or blocks of codes, whole ones per document.
+struct TokenMemory {
+    const void* data = nullptr;
+    const float* scales = nullptr;
+    const std::size_t* first_block = nullptr;  // of every document, and their number
+};
+
 class TokenData {
 public:
     virtual ~TokenData() = default;
@@ -24,6 +31,7 @@ public:
     // "float32", "float16", "int8", or "codes".
     virtual const char* form() const = 0;
     virtual std::shared_ptr<const codec::Codec> codec() const { return nullptr; }
+    virtual TokenMemory memory() const = 0;
 
     // Documents of float32 or float16 tokens in this form, by themselves. Throws value, naming document and token,
     // where the form does not hold them.

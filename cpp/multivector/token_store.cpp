@@ -93,6 +93,11 @@ void TokenStore::compact() {
     removed_tokens_ = 0;
 }
 
+void TokenStore::show(const std::function<void(const TokenData& data, const DocumentPlaces& places)>& look) const {
+    const std::shared_lock lock(mutex_);
+    look(*data_, places());
+}
+
 std::vector<float> TokenStore::decode(std::size_t document) const {
     const std::shared_lock lock(mutex_);
     if (document >= documents()) {

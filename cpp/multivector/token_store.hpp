@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -41,6 +42,8 @@ public:
     // Frees the tokens of removed documents; all documents keep their numbers.
     void compact();
 
+    // Shows what the store holds now; no change ends before `look` has.
+    void show(const std::function<void(const TokenData& data, const DocumentPlaces& places)>& look) const;
     // The tokens of one document as float32, row by row; throws out_of_range.
     std::vector<float> decode(std::size_t document) const;
 
