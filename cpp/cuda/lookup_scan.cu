@@ -104,7 +104,7 @@ struct ScanLookups {
                 for (int q = 0; q < kQueries; ++q) sums.of[c][q] = 0.0f;
             }
         }
-        add_words(table, codes + std::size_t{row / kTileRows} * words * 4 * kTileRows, first, last, sums);
+        add_words(table, codes + std::size_t{row / kWarpRows} * words * 4 * kWarpRows, first, last, sums);
         if (kSliced && last < words) {
             *kept = sums;
             return;
@@ -120,18 +120,18 @@ struct ScanLookups {
         const std::uint32_t end = last / kUnitWords;  // slices are whole units but for the last
         std::uint32_t u = first / kUnitWords;
         if (u < end) {
-            Pack16 next = unit[u * kTileRows];
+            Pack16 next = unit[u * kWarpRows];
             for (; u < end; ++u) {
                 const Pack16 now = next;
-                if (u + 1 < end) next = unit[(u + 1) * kTileRows];
+                if (u + 1 < end) next = unit[(u + 1) * kWarpRows];
                 RZ_UNROLL
                 for (std::uint32_t w = 0; w < kUnitWords; ++w) add_word(table + w * kWordEntries, now.word[w], sums);
                 table += kUnitWords * kWordEntries;
             }
         }
-        const auto* rest = reinterpret_cast<const std::uint32_t*>(tile + std::size_t{units} * sizeof(Pack16) * kTileRows) + lane;
+        const auto* rest = reinterpret_cast<const std::uint32_t*>(tile + std::size_t{units} * sizeof(Pack16) * kWarpRows) + lane;
         for (std::uint32_t w = end * kUnitWords; w < last; ++w, table += kWordEntries) {
-            add_word(table, rest[(w - units * kUnitWords) * kTileRows], sums);
+            add_word(table, rest[(w - units * kUnitWords) * kWarpRows], sums);
         }
     }
 
@@ -173,7 +173,7 @@ LookupScan::LookupScan(Context& context, const codec::LookupShape& shape) : Tile
 void LookupScan::take(const codec::Codec& codec, codec::BlockView codes, int num_threads) {
     n_ = 0;
     codes_ = {};
-    const std::size_t bytes = shape_.bytes, tile_bytes = words() * 4 * kTileRows, tiles = (codes.n + kTileRows - 1) / kTileRows;
+    const std::size_t bytes = shape_.bytes, tile_bytes = words() * 4 * kWarpRows, tiles = (codes.n + kWarpRows - 1) / kWarpRows;
     const std::size_t whole = words() / kUnitWords * sizeof(Pack16);  // bytes of a row in units of 16
     DeviceArray<std::uint8_t> made(context_, tiles * tile_bytes, "the codes of the index");
     std::vector<std::uint8_t> staged(std::min(tiles, kStagedTiles) * tile_bytes);
@@ -185,11 +185,11 @@ void LookupScan::take(const codec::Codec& codec, codec::BlockView codes, int num
                 std::uint8_t* tile = staged.data() + t * tile_bytes;
                 std::memset(tile, 0, tile_bytes);
                 const std::uint8_t* block = codes.data + (begin + t) * codec.block_bytes();
-                for (std::size_t r = 0; r < kTileRows; ++r) {
+                for (std::size_t r = 0; r < kWarpRows; ++r) {
                     codec.unpack_row(block, r, row.data());
                     for (std::size_t b = 0; b < bytes; b += b < whole ? 16 : 4) {
                         const std::size_t width = b < whole ? 16 : 4;
-                        std::memcpy(tile + b * kTileRows + r * width, row.data() + b, std::min(width, bytes - b));
+                        std::memcpy(tile + b * kWarpRows + r * width, row.data() + b, std::min(width, bytes - b));
                     }
                 }
             }

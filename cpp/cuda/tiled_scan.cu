@@ -15,7 +15,7 @@ constexpr std::size_t kEveryQuery = std::numeric_limits<std::size_t>::max();
 constexpr std::size_t kBlocksPerProcessor = 8;
 constexpr std::size_t kGrowth = 200;  // few parts: keys that are offered cost little here
 
-std::uint32_t tiles_of(std::uint32_t begin, std::uint32_t end) { return (end - begin + kTileRows - 1) / kTileRows; }
+std::uint32_t tiles_of(std::uint32_t begin, std::uint32_t end) { return (end - begin + kWarpRows - 1) / kWarpRows; }
 
 struct ScatterRanks {
     static constexpr int kThreads = 256;
@@ -101,7 +101,7 @@ struct PieceList {
 
 void check_ranges(std::span<const RowRange> ranges, std::size_t queries, std::size_t rows) {
     for (const RowRange& r : ranges) {
-        if (r.query < queries && r.begin % kTileRows == 0 && (r.begin >= r.end || r.end <= rows)) continue;
+        if (r.query < queries && r.begin % kWarpRows == 0 && (r.begin >= r.end || r.end <= rows)) continue;
         throw Error(ErrorKind::value, "rows " + std::to_string(r.begin) + " to " + std::to_string(r.end) + " of query " +
                                           std::to_string(r.query) + " do not begin with a block, or are not there");
     }
@@ -158,9 +158,9 @@ std::vector<std::vector<ScoredRow>> TiledScan::run(const codec::Scorer& queries,
         const DeviceArray<Piece> pieces(context_, list.pieces, "the rows of the queries");
         const DeviceArray<std::uint32_t> first(context_, list.first, "the rows of the queries");
         Pools pools(context_, n, keep);
-        pools.scan(std::size_t{list.longest} * kTileRows, kTileRows, kGrowth, [&](std::size_t row_begin, std::size_t row_end) {
+        pools.scan(std::size_t{list.longest} * kWarpRows, kWarpRows, kGrowth, [&](std::size_t row_begin, std::size_t row_end) {
             offer({pools.view(), {pieces.data(), first.data()}, chosen.view(), static_cast<std::uint32_t>(n),
-                   static_cast<std::uint32_t>(row_begin / kTileRows), static_cast<std::uint32_t>((row_end + kTileRows - 1) / kTileRows)});
+                   static_cast<std::uint32_t>(row_begin / kWarpRows), static_cast<std::uint32_t>((row_end + kWarpRows - 1) / kWarpRows)});
         });
         const std::vector<Key> keys = pools.take();
         std::vector<std::uint32_t> numbers;

@@ -17,8 +17,8 @@
 
 namespace residua::cuda {
 
-inline constexpr std::uint32_t kTileRows = 32;
-static_assert(kTileRows == codec::kBlockRows && kTileRows == kWarp);
+inline constexpr std::uint32_t kWarpRows = 32;
+static_assert(kWarpRows == codec::kBlockRows && kWarpRows == kWarp);
 
 // Rows [begin, end), and what is added to their scores; `tile` tiles of the group come before them.
 struct Piece {
@@ -50,7 +50,7 @@ struct PieceWalk {
     RZ_DEVICE void move_to(std::uint32_t tile) {
         while (at[1].tile <= tile) ++at;
     }
-    RZ_DEVICE std::uint32_t row_of(std::uint32_t tile) const { return at->begin + (tile - at->tile) * kTileRows; }
+    RZ_DEVICE std::uint32_t row_of(std::uint32_t tile) const { return at->begin + (tile - at->tile) * kWarpRows; }
 };
 
 // Which rows may be found, and the numbers that tell them apart.
@@ -60,8 +60,8 @@ struct ChoiceView {
 
     // Bit i: row + i may be found, where rows end at `end`. row is the first of a tile.
     RZ_DEVICE std::uint32_t rows(std::uint32_t row, std::uint32_t end) const {
-        const std::uint32_t there = end - row >= kTileRows ? 0xFFFFFFFFu : (1u << (end - row)) - 1u;
-        return allowed == nullptr ? there : allowed[row / kTileRows] & there;
+        const std::uint32_t there = end - row >= kWarpRows ? 0xFFFFFFFFu : (1u << (end - row)) - 1u;
+        return allowed == nullptr ? there : allowed[row / kWarpRows] & there;
     }
     RZ_DEVICE std::uint32_t rank(std::uint32_t row) const { return ranks == nullptr ? row : ranks[row]; }
 
