@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "codec/linear_form.hpp"
+#include "codec/lookup_form.hpp"
 #include "codec/row_scorer.hpp"
 #include "core/bitset.hpp"
 #include "core/matrix.hpp"
@@ -67,8 +68,10 @@ public:
     virtual void scores_of(BlockView codes, std::span<const std::uint32_t> rows, std::size_t query,
                            float* out) const;
 
-    // A query of a codec with a linear form.
+    // A query of a codec with a linear form, of one with a lookup_shape(), and of one whose codes are rows().
     virtual std::optional<LinearQuery> linear_query(std::size_t) const { return std::nullopt; }
+    virtual std::optional<LookupForm> lookup_query(std::size_t) const { return std::nullopt; }
+    virtual std::span<const float> float_query(std::size_t) const { return {}; }
 };
 
 // A batch of queries against units: a few rows whose codes stand together for one pass, as those of a graph
@@ -140,6 +143,9 @@ public:
     // row_begin is a multiple of kBlockRows.
     virtual void linear_rows(BlockView codes, std::size_t row_begin, std::size_t row_end, std::uint8_t* planes,
                              float* scale, float* add) const;
+
+    // The numbers of a code, where scores are sums of table entries (codec/lookup_form.hpp).
+    virtual std::optional<LookupShape> lookup_shape() const { return std::nullopt; }
 
     // Row codes to row form and back, row_bytes() each; by default they are the same. Scores of row forms
     // are estimates to walk by, which may be coarser than those of a scan.

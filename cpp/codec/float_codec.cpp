@@ -23,6 +23,9 @@ public:
         : queries_(std::move(queries)), dim_(dim), type_(type), metric_(metric) {}
 
     std::size_t size() const override { return queries_.size() / dim_; }
+    std::span<const float> float_query(std::size_t query) const override {
+        return std::span(queries_).subspan(query * dim_, dim_);
+    }
 
     void top_k(BlockView codes, std::size_t row_begin, std::size_t row_end, const Bitset* allowed,
                std::size_t q_begin, std::size_t q_end, TopK* pools) const override {

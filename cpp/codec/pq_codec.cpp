@@ -242,6 +242,20 @@ float PqCodec::score(const float* query, const float* y) const {
     return product - p_.square_weight * (kernels.dot_f32(y, y, dims_) - p_.mean_square);
 }
 
+LookupForm PqCodec::score_entries(const float* query) const {
+    LookupForm out;
+    if (p_.metric != Metric::l2) {
+        fill_entries({query, 1, dims_}, out.entries);
+        out.shared = static_cast<float>(shared_part(query));
+        return out;
+    }
+    out.entries.resize(p_.n_subspaces * layout_.values());
+    for (std::size_t m = 0; m < p_.n_subspaces; ++m) {
+        fill_distances(codebook(m), query + begin_of(m), out.entries.data() + m * layout_.values());
+    }
+    return out;
+}
+
 // What the parts of a score of this query, or of its bound, add up to at most.
 double PqCodec::magnitude(const float* y) const {
     const double length = std::sqrt(dot(y, y, dims_));

@@ -71,6 +71,7 @@ public:
     std::unique_ptr<Scorer> prepare(ConstMatrix queries, int num_threads) const override;
     // From the entries between all pairs of codewords, which the first call makes.
     std::unique_ptr<Scorer> prepare_codes(const std::uint8_t* codes, std::size_t n, int num_threads) const override;
+    std::optional<LookupShape> lookup_shape() const override { return LookupShape{code_bytes(), p_.bits}; }
     void write(store::Writer& out) const override;
 
     const PqParams& params() const { return p_; }
@@ -80,6 +81,9 @@ public:
 
     // The score of a turned query and what a code stands for.
     float score(const float* query, const float* y) const;
+
+    // The same score as a sum, of 8 bits: entries without the cancellation of |q|^2 - 2 <q, c> + |c|^2.
+    LookupForm score_entries(const float* query) const;
 
     // The dims of y that a code stands for.
     void gather(const std::uint8_t* code, float* y) const;

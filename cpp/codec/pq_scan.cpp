@@ -122,4 +122,10 @@ void PqScorer::scores_of(BlockView codes, std::span<const std::uint32_t> rows, s
     }
 }
 
+std::optional<LookupForm> PqScorer::lookup_query(std::size_t query) const {
+    const PqQuery& q = queries_[query];
+    if (codec_.layout().bits == 4) return LookupForm{q.values, q.shared};
+    return codec_.score_entries(q.values.data());
+}
+
 }  // namespace residua::codec

@@ -36,6 +36,7 @@ public:
                 float* out) const override;
     void scores_of(BlockView codes, std::span<const std::uint32_t> rows, std::size_t query,
                    float* out) const override;
+    std::optional<LookupForm> lookup_query(std::size_t query) const override;
 
 private:
     void offer(BlockView codes, std::size_t row_begin, const BlockRows& rows,

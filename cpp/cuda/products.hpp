@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of float32 matrices on the device, in full precision. By cuBLAS, which is loaded when it is first needed;
+// where it is not found, by a plain kernel at a fraction of its rate.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "cuda/runtime.hpp"
+
+namespace residua::cuda {
+
+// Rows `stride` floats apart.
+struct DeviceRows {
+    const float* data;
+    std::size_t rows, stride;
+};
+
+// out[i * out_stride + j] = <a_i, b_j> of rows of `depth` values. The same bits in every run on a device.
+void multiply_rows(Context& context, DeviceRows a, DeviceRows b, std::size_t depth, float* out, std::size_t out_stride);
+
+// The plain kernel alone.
+void multiply_rows_plainly(Context& context, DeviceRows a, DeviceRows b, std::size_t depth, float* out, std::size_t out_stride);
+
+// cuBLAS: device_blas.cu, and loops of the CPU in the emulation.
+namespace blas {
+
+// Whether it was found; `reason` says why not.
+bool is_there(std::string* reason = nullptr);
+// Folders to look in before others, separated by ':'; counts until cuBLAS is loaded.
+void look_in(const std::string& folders);
+// As multiply_rows(); where it is_there().
+void multiply(Context& context, DeviceRows a, DeviceRows b, std::size_t depth, float* out, std::size_t out_stride);
+
+}  // namespace blas
+}  // namespace residua::cuda
