@@ -5,6 +5,7 @@
 #include "cuda/linear_layout.hpp"
 #include "cuda/linear_query.hpp"
 #include "cuda/pools.hpp"
+#include "cuda/row_choice.hpp"
 #include "cuda/simt.hpp"
 
 namespace residua::cuda {
@@ -13,12 +14,10 @@ namespace residua::cuda {
 struct LinearCodes {
     LinearLayout layout;
     const std::uint32_t* words;
-    const float* scale;            // nullptr: 1
-    const float* add;              // nullptr: 0
-    const std::uint32_t* allowed;  // a bit per row; nullptr: all
-    const std::uint32_t* ranks;    // of rows, on ties; nullptr: the row's number
+    const float* scale;  // nullptr: 1
+    const float* add;    // nullptr: 0
+    ChoiceView choice;
 
-    RZ_DEVICE bool allows(std::uint32_t row) const { return allowed == nullptr || (allowed[row / 32] >> row % 32 & 1u) != 0; }
     RZ_DEVICE float scale_of(std::uint32_t row) const { return scale == nullptr ? 1.0f : scale[row]; }
     RZ_DEVICE float add_of(std::uint32_t row) const { return add == nullptr ? 0.0f : add[row]; }
 };
@@ -148,7 +147,7 @@ private:
                          float least) const {
         if (row >= task.end) return;
         const float inner = add(multiply(bound.step, static_cast<float>(static_cast<std::int32_t>(sum))), bound.upper);
-        if (!(add(multiply(codes.scale_of(row), inner), codes.add_of(row)) >= least) || !codes.allows(row)) return;
+        if (!(add(multiply(codes.scale_of(row), inner), codes.add_of(row)) >= least) || !codes.choice.allows(row)) return;
         pools.append(task.tile * (kPairs ? 2 : 1) + slot, unscored(row, task.term));
     }
 };
@@ -286,7 +285,7 @@ private:
             }
             for (; passed != 0; passed &= passed - 1) {
                 const std::uint32_t row = row_of_column(row0, t, first_bit(passed));
-                if (row < row_end && codes.allows(row)) pools.append(query, unscored(row, 0.0f));
+                if (row < row_end && codes.choice.allows(row)) pools.append(query, unscored(row, 0.0f));
             }
         }
     }
@@ -324,7 +323,7 @@ struct Rescore {
                 rest += shuffle_xor(rest, mask);
             }
             const float score = add(exact_score(q, sum, rest, codes.scale_of(row), codes.add_of(row)), term);
-            const Key key = key_of(score, codes.ranks == nullptr ? row : codes.ranks[row]);
+            const Key key = key_of(score, codes.choice.rank(row));
             if (lane_index() == 0) *entry = key > threshold ? key : 0;
             sync_warp();
         }

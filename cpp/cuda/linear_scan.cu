@@ -8,6 +8,7 @@
 #include "core/parallel.hpp"
 #include "cuda/launch.hpp"
 #include "cuda/linear_kernels.hpp"
+#include "cuda/row_choice.hpp"
 
 namespace residua::cuda {
 namespace {
@@ -22,13 +23,6 @@ constexpr std::size_t kMostRangeQueries = 1024;
 
 std::size_t padded(std::size_t rows) { return (rows + kBlockRows - 1) / kBlockRows * kBlockRows; }
 
-// Bitset as words of 32 rows.
-std::vector<std::uint32_t> words_of(const Bitset& bits, std::size_t rows) {
-    std::vector<std::uint32_t> out(padded(rows) / 32);
-    for (std::size_t i = 0; i < out.size(); ++i) out[i] = bits.block32(i);
-    return out;
-}
-
 template <class T>
 DeviceArray<T> uploaded(Context& context, const std::vector<T>& host, const char* what) {
     return host.empty() ? DeviceArray<T>() : DeviceArray<T>(context, host, what);
@@ -38,28 +32,23 @@ DeviceArray<T> uploaded(Context& context, const std::vector<T>& host, const char
 
 // What a batch of queries needs on the device, while it is searched.
 struct LinearScan::Batch {
-    Batch(LinearScan& scan, const codec::Scorer& scorer, std::size_t begin, std::size_t end, std::size_t keep_, const RowChoice& choice)
+    Batch(LinearScan& scan, const codec::Scorer& scorer, std::size_t begin, std::size_t end, const DeviceChoice& choice, int num_threads)
         : owner(scan),
           context(scan.context_),
-          queries(linear_queries(scorer, begin, end, scan.layout_, choice.num_threads)),
-          keep(keep_) {
+          queries(linear_queries(scorer, begin, end, scan.layout_, num_threads)),
+          chosen(choice) {
         weights = uploaded(context, queries.weights, kWhat);
         rests = uploaded(context, queries.rests, kWhat);
         bounds = uploaded(context, queries.bounds, kWhat);
         terms = uploaded(context, queries.terms, kWhat);
-        if (choice.allowed != nullptr) allowed = uploaded(context, words_of(*choice.allowed, scan.rows_), "the filter");
-        if (!choice.ranks.empty()) ranks = uploaded(context, std::vector<std::uint32_t>(choice.ranks.begin(), choice.ranks.end()), "ranks of rows");
-        row_of_rank.resize(choice.ranks.size());
-        for (std::uint32_t row = 0; row < choice.ranks.size(); ++row) row_of_rank[choice.ranks[row]] = row;
     }
 
     LinearCodes codes() const {
-        const auto or_null = [](const auto& array) { return array.empty() ? nullptr : array.data(); };
-        return {owner.layout_, owner.codes_.data(), or_null(owner.scale_), or_null(owner.add_), or_null(allowed), or_null(ranks)};
+        return {owner.layout_, owner.codes_.data(), owner.scale_.data(), owner.add_.data(), chosen.view()};
     }
 
     void rescore(Pools& pools) const {
-        launch(Rescore{codes(), pools.view(), weights.data(), rests.empty() ? nullptr : rests.data(), terms.data()}, context,
+        launch(Rescore{codes(), pools.view(), weights.data(), rests.data(), terms.data()}, context,
                {pools.size() * Rescore::kBlocksPerQuery});
     }
 
@@ -85,28 +74,14 @@ struct LinearScan::Batch {
         }
     }
 
-    std::vector<std::vector<ScoredRow>> take(const Pools& pools) const {
-        const std::vector<Key> keys = pools.take();
-        std::vector<std::vector<ScoredRow>> out(queries.n);
-        for (std::size_t q = 0; q < queries.n; ++q) {
-            for (std::size_t i = q * keep; i < (q + 1) * keep && keys[i] != 0; ++i) {
-                const std::uint32_t rank = row_of(keys[i]);
-                out[q].push_back({score_of(keys[i]), row_of_rank.empty() ? rank : row_of_rank[rank]});
-            }
-        }
-        return out;
-    }
-
     static constexpr const char* kWhat = "the queries";
     LinearScan& owner;
     Context& context;
     LinearQueries queries;
-    std::size_t keep;
+    const DeviceChoice& chosen;
     DeviceArray<std::int16_t> weights, rests;
     DeviceArray<LinearBound> bounds;
     DeviceArray<LinearTerms> terms;
-    DeviceArray<std::uint32_t> allowed, ranks;
-    std::vector<std::uint32_t> row_of_rank;
 };
 
 void LinearScan::take(const codec::Codec& codec, codec::BlockView codes, int num_threads) {
@@ -202,10 +177,11 @@ void LinearScan::scan_for_few(const Batch& batch, const BitTiles& tiles, std::si
 }
 
 std::vector<std::vector<ScoredRow>> LinearScan::best(const codec::Scorer& scorer, std::size_t keep, const RowChoice& choice) {
-    std::vector<std::vector<ScoredRow>> out;
+    std::vector<std::vector<ScoredRow>> out(scorer.size());
+    const DeviceChoice chosen(context_, choice, rows_);
     const std::size_t most = batch_size(kMostQueries, keep);
     for (std::size_t first = 0; first < scorer.size(); first += most) {
-        const Batch batch(*this, scorer, first, std::min(scorer.size(), first + most), keep, choice);
+        const Batch batch(*this, scorer, first, std::min(scorer.size(), first + most), chosen, choice.num_threads);
         Pools pools(context_, batch.queries.n, keep);
         if (takes_many(batch.queries.n)) {
             scan_for_many(batch, pools);
@@ -221,7 +197,7 @@ std::vector<std::vector<ScoredRow>> LinearScan::best(const codec::Scorer& scorer
                 }
             });
         }
-        for (auto& rows : batch.take(pools)) out.push_back(std::move(rows));
+        chosen.take(pools, batch.queries.n, out.begin() + static_cast<std::ptrdiff_t>(first));
     }
     return out;
 }
@@ -236,10 +212,11 @@ std::vector<std::vector<ScoredRow>> LinearScan::best_of(const codec::Scorer& sco
         by_query[range.query].push_back(range);
         lengths[range.query] += padded(range.end - range.begin);
     }
-    std::vector<std::vector<ScoredRow>> out;
+    std::vector<std::vector<ScoredRow>> out(scorer.size());
+    const DeviceChoice chosen(context_, choice, rows_);
     const std::size_t most = batch_size(kMostRangeQueries, keep);
     for (std::size_t first = 0; first < scorer.size(); first += most) {
-        const Batch batch(*this, scorer, first, std::min(scorer.size(), first + most), keep, choice);
+        const Batch batch(*this, scorer, first, std::min(scorer.size(), first + most), chosen, choice.num_threads);
         Pools pools(context_, batch.queries.n, keep);
         const auto length = lengths.begin() + static_cast<std::ptrdiff_t>(first);
         const std::size_t longest = *std::max_element(length, length + static_cast<std::ptrdiff_t>(batch.queries.n));
@@ -258,7 +235,7 @@ std::vector<std::vector<ScoredRow>> LinearScan::best_of(const codec::Scorer& sco
                 }
             }
         });
-        for (auto& rows : batch.take(pools)) out.push_back(std::move(rows));
+        chosen.take(pools, batch.queries.n, out.begin() + static_cast<std::ptrdiff_t>(first));
     }
     return out;
 }

@@ -97,6 +97,24 @@ struct SelectBest {
     }
 };
 
+// Kept keys, close together.
+struct GatherKept {
+    static constexpr int kThreads = 256;
+
+    const Key* keys;
+    const std::uint32_t* kept;
+    Key* out;
+    std::size_t n;  // of out
+    std::uint32_t keep, capacity;
+
+    RZ_DEVICE void operator()() const {
+        const std::size_t i = std::size_t{block_index().x} * kThreads + static_cast<std::size_t>(thread_index());
+        if (i >= n) return;
+        const std::size_t query = i / keep, place = i % keep;
+        out[i] = place < kept[query] ? keys[query * capacity + place] : 0;
+    }
+};
+
 using SelectSmall = SelectBest<8>;
 using SelectLarge = SelectBest<32>;
 
@@ -157,14 +175,10 @@ void Pools::scan(std::size_t n, std::size_t step, std::size_t growth, const Offe
 }
 
 std::vector<Key> Pools::take() const {
-    std::vector<Key> out(n_ * keep_);
-    std::vector<std::uint32_t> counts = counts_.to_host();
-    const std::vector<Key> all = keys_.to_host();
-    for (std::size_t q = 0; q < n_; ++q) {
-        std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(q * capacity_), std::min<std::size_t>(counts[q], keep_),
-                    out.begin() + static_cast<std::ptrdiff_t>(q * keep_));
-    }
-    return out;
+    DeviceArray<Key> out(context_, n_ * keep_, "the results");
+    launch(GatherKept{keys_.data(), kept_.data(), out.data(), out.size(), static_cast<std::uint32_t>(keep_), capacity_}, context_,
+           {(out.size() + GatherKept::kThreads - 1) / GatherKept::kThreads});
+    return out.to_host();
 }
 
 }  // namespace residua::cuda

@@ -17,67 +17,6 @@ constexpr std::size_t kGrowth = 200;  // few parts: keys that are offered cost l
 
 std::uint32_t tiles_of(std::uint32_t begin, std::uint32_t end) { return (end - begin + kWarpRows - 1) / kWarpRows; }
 
-struct ScatterRanks {
-    static constexpr int kThreads = 256;
-    const std::uint32_t* ranks;
-    std::uint32_t* rows;
-    std::size_t n;
-
-    RZ_DEVICE void operator()() const {
-        const std::size_t i = std::size_t{block_index().x} * kThreads + static_cast<std::size_t>(thread_index());
-        if (i < n && ranks[i] < n) rows[ranks[i]] = static_cast<std::uint32_t>(i);
-    }
-};
-
-struct RowsOfRanks {
-    static constexpr int kThreads = 256;
-    const std::uint32_t* rows;
-    std::uint32_t* found;  // ranks that become rows
-    std::size_t n;
-
-    RZ_DEVICE void operator()() const {
-        const std::size_t i = std::size_t{block_index().x} * kThreads + static_cast<std::size_t>(thread_index());
-        if (i < n) found[i] = rows[found[i]];
-    }
-};
-
-// A RowChoice on the device. Ranks are a permutation of the rows.
-class Choice {
-public:
-    Choice(Context& context, const RowChoice& choice, std::size_t n) : context_(context), n_(n) {
-        constexpr const char* kWhat = "the choice of rows";
-        if (choice.allowed != nullptr) {
-            allowed_ = {context, (n + 63) / 64, kWhat};
-            allowed_.fill(0);
-            const auto words = choice.allowed->words();
-            allowed_.copy_in(words.data(), std::min(words.size(), allowed_.size()));
-        }
-        if (choice.ranks.empty()) return;
-        ranks_ = {context, n, kWhat};
-        ranks_.copy_in(choice.ranks.data(), n);
-        rows_ = {context, n, kWhat};
-        rows_.fill(0);
-        launch(ScatterRanks{ranks_.data(), rows_.data(), n}, context_, {(n + ScatterRanks::kThreads - 1) / ScatterRanks::kThreads});
-    }
-
-    ChoiceView view() const { return {reinterpret_cast<const std::uint32_t*>(allowed_.data()), ranks_.data()}; }
-
-    // What keys tell apart becomes rows.
-    void to_rows(std::vector<std::uint32_t>& numbers) const {
-        if (ranks_.empty() || numbers.empty()) return;
-        DeviceArray<std::uint32_t> found(context_, numbers, "the results");
-        launch(RowsOfRanks{rows_.data(), found.data(), found.size()}, context_,
-               {(found.size() + RowsOfRanks::kThreads - 1) / RowsOfRanks::kThreads});
-        found.copy_out(numbers.data(), numbers.size());
-    }
-
-private:
-    Context& context_;
-    std::size_t n_;
-    DeviceArray<std::uint64_t> allowed_;
-    DeviceArray<std::uint32_t> ranks_, rows_;
-};
-
 // Pieces of all groups, on the host.
 struct PieceList {
     std::vector<Piece> pieces;
@@ -139,7 +78,7 @@ std::vector<std::vector<ScoredRow>> TiledScan::run(const codec::Scorer& queries,
     std::vector<std::vector<ScoredRow>> out(queries.size());
     if (n_ == 0 || queries.size() == 0) return out;
     context_.enter();
-    const Choice chosen(context_, choice, n_);
+    const DeviceChoice chosen(context_, choice, n_);
     std::size_t most = batch();
     if (context_.limit() != 0) {  // half of what is left of it
         const std::size_t left = context_.limit() - std::min(context_.limit(), context_.used());
@@ -162,15 +101,7 @@ std::vector<std::vector<ScoredRow>> TiledScan::run(const codec::Scorer& queries,
             offer({pools.view(), {pieces.data(), first.data()}, chosen.view(), static_cast<std::uint32_t>(n),
                    static_cast<std::uint32_t>(row_begin / kWarpRows), static_cast<std::uint32_t>((row_end + kWarpRows - 1) / kWarpRows)});
         });
-        const std::vector<Key> keys = pools.take();
-        std::vector<std::uint32_t> numbers;
-        for (const Key key : keys) {
-            if (key != 0) numbers.push_back(row_of(key));
-        }
-        chosen.to_rows(numbers);
-        for (std::size_t i = 0, at = 0; i < keys.size(); ++i) {
-            if (keys[i] != 0) out[begin + i / keep].push_back({score_of(keys[i]), numbers[at++]});
-        }
+        chosen.take(pools, n, out.begin() + static_cast<std::ptrdiff_t>(begin));
     }
     return out;
 }

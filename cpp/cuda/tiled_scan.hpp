@@ -13,12 +13,10 @@
 
 #include "cuda/code_scan.hpp"
 #include "cuda/pools.hpp"
+#include "cuda/row_choice.hpp"
 #include "cuda/simt.hpp"
 
 namespace residua::cuda {
-
-inline constexpr std::uint32_t kWarpRows = 32;
-static_assert(kWarpRows == codec::kBlockRows && kWarpRows == kWarp);
 
 // Rows [begin, end), and what is added to their scores; `tile` tiles of the group come before them.
 struct Piece {
@@ -51,24 +49,6 @@ struct PieceWalk {
         while (at[1].tile <= tile) ++at;
     }
     RZ_DEVICE std::uint32_t row_of(std::uint32_t tile) const { return at->begin + (tile - at->tile) * kWarpRows; }
-};
-
-// Which rows may be found, and the numbers that tell them apart.
-struct ChoiceView {
-    const std::uint32_t* allowed;  // a bit per row, nullptr: all
-    const std::uint32_t* ranks;    // nullptr: the rows
-
-    // Bit i: row + i may be found, where rows end at `end`. row is the first of a tile.
-    RZ_DEVICE std::uint32_t rows(std::uint32_t row, std::uint32_t end) const {
-        const std::uint32_t there = end - row >= kWarpRows ? 0xFFFFFFFFu : (1u << (end - row)) - 1u;
-        return allowed == nullptr ? there : allowed[row / kWarpRows] & there;
-    }
-    RZ_DEVICE std::uint32_t rank(std::uint32_t row) const { return ranks == nullptr ? row : ranks[row]; }
-
-    // Offers a row to a query whose threshold is `threshold`.
-    RZ_DEVICE void offer(const PoolView& pools, std::uint32_t query, Key threshold, float score, std::uint32_t row) const {
-        if (key_of(score, 0) > threshold) pools.offer(query, key_of(score, rank(row)));
-    }
 };
 
 // One launch, of tiles [begin, end) of every group.
