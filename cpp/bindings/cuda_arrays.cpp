@@ -229,7 +229,7 @@ py::dict interface_of(OwnedArray& array) {
     d["data"] = py::make_tuple(reinterpret_cast<std::uintptr_t>(array.data()), false);
     d["strides"] = py::none();
     d["version"] = 3;
-    d["stream"] = array.context().stream();
+    d["stream"] = array.context().stream() == 0 ? py::object(py::none()) : py::object(py::int_(array.context().stream()));
     return d;
 }
 

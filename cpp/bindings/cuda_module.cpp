@@ -14,6 +14,10 @@
 #include "cuda/index_device.hpp"
 #include "cuda/shared_context.hpp"
 
+#ifndef RESIDUA_VERSION
+#define RESIDUA_VERSION "0+unknown"
+#endif
+
 namespace residua::bindings {
 namespace {
 
@@ -71,6 +75,7 @@ PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
     namespace py = pybind11;
     using namespace residua::bindings;
     py::module_::import("residua._core");
+    m.attr("__version__") = RESIDUA_VERSION;
     register_errors(m);
     register_devices(m);
     register_cuda_arrays(m);

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Residua: embedding compression and nearest-neighbour search on recurrent binary codes."""
 
-from residua import datasets, errors
+from residua import cuda, datasets, errors
 from residua._core import __version__
 from residua.building import build
 from residua.codecs import (
@@ -61,6 +61,7 @@ __all__ = [
     "build",
     "col",
     "compatible_queries",
+    "cuda",
     "datasets",
     "errors",
     "evaluate",

@@ -10,6 +10,7 @@ import numpy as np
 
 from residua import _core
 from residua._filters import as_filter, group_filters, split_filters
+from residua._placement import Place
 from residua._typing import AnyArray, FloatArray, IntArray
 from residua.results import Hits, RangeHits, make_hits
 
@@ -70,8 +71,10 @@ def collect_hits(
     )
 
 
-def add_details(hits: Hits, native: _core.Index, explain: bool) -> Hits:
-    """Add what ``explain=True`` asks for."""
+def add_details(hits: Hits, native: _core.Index, explain: bool, place: Place | None = None) -> Hits:
+    """Add what ``explain=True`` asks for, and where codes were scanned if not on the CPU."""
+    if place is not None:
+        hits.stats["device"] = place.name
     notes = hits.stats.pop("notes", None)
     if not explain:
         return hits

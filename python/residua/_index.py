@@ -12,6 +12,7 @@ from residua import _core
 from residua._code_rows import CodeRows
 from residua._collect import Found, Rows, add_details, collect_hits, collect_ranges, takes_texts
 from residua._columns import as_cells, as_dict
+from residua._placement import Placed
 from residua._progress import reporter
 from residua._saved import Saved
 from residua._search_options import as_rerank, as_scoring, as_threshold
@@ -42,16 +43,25 @@ _Self = TypeVar("_Self", bound="Index")
 Steps = Callable[[int, int], None] | None
 
 
-class Index(CodeRows, Settings, Saved):
+class Index(CodeRows, Placed, Settings, Saved):
     """A collection of vectors that is searched; its classes differ in how."""
 
     _native: _core.Index
-    _codec: Codec | None
+    _codecs: list[Codec | None]
+
+    @property
+    def _codec(self) -> Codec | None:
+        """The codec; one for all objects that :meth:`to` made of this index."""
+        return self._codecs[0]
+
+    @_codec.setter
+    def _codec(self, codec: Codec | None) -> None:
+        self._codecs[0] = codec
 
     def _start(self, native: _core.Index, codec: Codec | None) -> None:
         """Take the native index, and the codec that it has or will have."""
         self._native = native
-        self._codec = codec
+        self._codecs = [codec]
         self._fitting = Lock()
 
     @classmethod
@@ -228,7 +238,8 @@ class Index(CodeRows, Settings, Saved):
         name = as_scoring(scoring, has_codec=self._codec is not None)
         candidates = as_rerank(rerank, vectors=self._native.vectors, has_codec=self._codec is not None)
         details = as_flag(explain, "explain")
-        v, single = as_vectors(q, self.dim, "q", one=True)
+        options |= self._scan_options()
+        v, single = as_vectors(self._on_host(q, "q"), self.dim, "q", one=True)
         if self.metric == "cosine":
             refuse_zero_rows(v, "q")
         refuse_huge_result(len(v), k, len(self))
@@ -242,7 +253,7 @@ class Index(CodeRows, Settings, Saved):
             texts=takes_texts(self._native, filter),
             together=self._takes_filters(),
         )
-        return add_details(hits, self._native, details)
+        return add_details(hits, self._native, details, self._place)
 
     def _search_codes(
         self,
@@ -265,7 +276,8 @@ class Index(CodeRows, Settings, Saved):
         scoring_name = as_scoring("symmetric" if scoring is None else scoring, has_codec=True)
         candidates = 0 if rerank is None else as_rerank(rerank, vectors=self._native.vectors, has_codec=True)
         details = as_flag(explain, "explain")
-        c, single = as_codes(codes, self._native.codec.code_bytes, "codes")
+        options |= self._scan_options()
+        c, single = as_codes(self._on_host(codes, "codes"), self._native.codec.code_bytes, "codes")
         refuse_huge_result(len(c), k, len(self))
         decoded = self._codec.decode(c, num_threads=num_threads) if scoring_name == "asymmetric" else None
 
@@ -280,7 +292,7 @@ class Index(CodeRows, Settings, Saved):
         texts = takes_texts(self._native, filter)
         together = self._takes_filters()
         hits = collect_hits(search, (len(c), k, single), filter, metric, texts=texts, together=together)
-        return add_details(hits, self._native, details)
+        return add_details(hits, self._native, details, self._place)
 
     def _takes_filters(self) -> bool:
         """Whether native code takes a filter per query."""
@@ -410,8 +422,9 @@ class Index(CodeRows, Settings, Saved):
         self._native.compact()
 
     def memory(self) -> dict[str, int]:
-        """Return the bytes of every part; their sum is the index."""
-        return self._native.memory()
+        """Return the bytes of every part, "device" those on a CUDA device; their sum is the index."""
+        parts = self._native.memory()
+        return parts if self._place is None else {**parts, "device": self._place.native.memory_bytes}
 
     def __len__(self) -> int:
         return len(self._native)
@@ -424,7 +437,8 @@ class Index(CodeRows, Settings, Saved):
 
     def __repr__(self) -> str:
         size = size_text(sum(self.memory().values()))
+        device = "" if self._place is None else f"device={self.device!r}, "
         return (
             f"{type(self).__name__}(n={len(self):_}, dim={self.dim}, metric={self.metric!r}, "
-            f"codec={self._codec!r}, vectors={self._native.vectors!r}, {size})"
+            f"codec={self._codec!r}, vectors={self._native.vectors!r}, {device}{size})"
         )

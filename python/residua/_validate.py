@@ -31,6 +31,11 @@ METRICS = ("cosine", "ip", "l2")
 
 def as_array(x: ArrayLike, name: str) -> AnyArray:
     """Return ``x`` as an array: NumPy first, DLPack for what NumPy cannot read."""
+    if not isinstance(x, np.ndarray) and hasattr(x, "__cuda_array_interface__"):
+        raise InvalidTypeError(
+            f"{name} is on a CUDA device ({type(x).__name__}); give a NumPy array or a CPU tensor (.cpu()), "
+            "or search with it in an index on the device, index.to('cuda')"
+        )
     try:
         if not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
             return np.from_dlpack(cast(Any, x))
@@ -40,7 +45,7 @@ def as_array(x: ArrayLike, name: str) -> AnyArray:
             raise ShapeError(f"{name}: rows of unequal length; expected an (n, dim) array of floats") from e
         raise InvalidTypeError(
             f"{name}: cannot read {type(x).__name__} as an array ({e}); "
-            "give a NumPy array or a CPU tensor (for a GPU tensor: .cpu())"
+            "give a NumPy array or a CPU tensor (for a GPU tensor: .cpu(), or search index.to('cuda'))"
         ) from e
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from residua import _core
+from residua import _core, cuda
 from residua._index import Index
 from residua._typing import ArrayLike, Metric
 from residua._validate import (
@@ -211,13 +211,14 @@ def show_config() -> dict[str, Any]:
     Returns
     -------
     Dict with the version, the active instruction set, all that the machine can run, the default
-    number of threads, and the NumPy version.
+    number of threads, CUDA devices or why there are none, and the NumPy version.
     """
     return {
         "version": _core.__version__,
         "isa": _core.kernels.active(),
         "isa_available": _core.kernels.available(),
         "num_threads": _core.kernels.default_num_threads(),
+        "cuda": cuda._config(),
         "compiler": _core.compiler,
         "numpy": np.__version__,
     }

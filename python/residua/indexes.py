@@ -56,6 +56,7 @@ class FlatIndex(CodecVersions, Index):
     """
 
     _native: _core.FlatIndex
+    _moves = True
 
     def __init__(
         self,

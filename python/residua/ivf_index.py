@@ -68,6 +68,7 @@ class IVFIndex(Index):
     """
 
     _native: _core.IVFIndex
+    _moves = True
     _automatic = False
 
     def __init__(
