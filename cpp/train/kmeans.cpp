@@ -87,7 +87,7 @@ std::vector<std::size_t> draw_rows(ConstMatrix x, const std::vector<float>& dist
     return drawn;
 }
 
-std::vector<float> seed_centroids(ConstMatrix all, const KMeansOptions& o, InterruptPoll& poll) {
+std::vector<float> seed_centroids(ConstMatrix all, const KMeansOptions& o, KMeansEngine& engine, InterruptPoll& poll) {
     const std::size_t dim = all.cols, k = o.k;
     // Distances to seeds are brought up to date once per round.
     const std::size_t per_round = std::max<std::size_t>(1, k / kSeedRounds);
@@ -99,6 +99,7 @@ std::vector<float> seed_centroids(ConstMatrix all, const KMeansOptions& o, Inter
         }
         x = {picked.data(), limit, dim};
     }
+    engine.hold(x);
     Random random(o.seed + 2);
     std::vector<float> seeds, distance(x.rows, std::numeric_limits<float>::infinity()), to_new(x.rows);
     std::vector<std::uint32_t> labels(x.rows);
@@ -108,8 +109,8 @@ std::vector<float> seed_centroids(ConstMatrix all, const KMeansOptions& o, Inter
         for (const std::size_t r : drawn) seeds.insert(seeds.end(), x.row(r), x.row(r) + dim);
         if (seeds.size() == k * dim) return seeds;
         const ConstMatrix fresh(seeds.data() + first, drawn.size(), dim);
-        NearestCentroids(fresh).assign(x, labels.data(), o.num_threads);
-        label_distances(x, fresh, labels.data(), to_new.data(), o.num_threads);
+        engine.assign(fresh, Nearness::distance, labels.data());
+        engine.distances(fresh, labels.data(), to_new.data());
         for (std::size_t i = 0; i < x.rows; ++i) distance[i] = std::min(distance[i], to_new[i]);
         drawn = draw_rows(x, distance, std::min(per_round, k - seeds.size() / dim), random);
         poll.check();
@@ -121,13 +122,8 @@ std::vector<float> seed_centroids(ConstMatrix all, const KMeansOptions& o, Inter
     return seeds;
 }
 
-// Sums of rows by label, in an order that does not depend on threads.
-struct LabelSums {
-    std::vector<double> values;        // k x dim
-    std::vector<std::uint32_t> sizes;  // k
-};
-
-LabelSums sum_by_label(ConstMatrix x, const std::vector<std::uint32_t>& labels, std::size_t k, int num_threads) {
+// In an order that does not depend on threads.
+LabelSums sum_by_label(ConstMatrix x, const std::uint32_t* labels, std::size_t k, int num_threads) {
     const std::size_t dim = x.cols;
     const std::size_t most = std::clamp<std::size_t>(kSumValues / (k * dim), 1, 16);
     const std::size_t grain = std::max(kSumRows, (x.rows + most - 1) / most);
@@ -150,6 +146,24 @@ LabelSums sum_by_label(ConstMatrix x, const std::vector<std::uint32_t>& labels, 
     }
     return std::move(part[0]);
 }
+
+class CpuEngine final : public KMeansEngine {
+public:
+    explicit CpuEngine(int num_threads) : num_threads_(num_threads) {}
+
+    void hold(ConstMatrix x) override { x_ = x; }
+    void assign(ConstMatrix centroids, Nearness nearness, std::uint32_t* labels) override {
+        NearestCentroids(centroids, nearness).assign(x_, labels, num_threads_);
+    }
+    void distances(ConstMatrix centroids, const std::uint32_t* labels, float* out) override {
+        label_distances(x_, centroids, labels, out, num_threads_);
+    }
+    LabelSums sums(const std::uint32_t* labels, std::size_t k) override { return sum_by_label(x_, labels, k, num_threads_); }
+
+private:
+    ConstMatrix x_;
+    int num_threads_;
+};
 
 // Centroids move to the means of their rows; those without rows stay. Returns the squared error of all rows,
 // less their squared lengths.
@@ -177,14 +191,14 @@ double move_centroids(const LabelSums& sums, bool spherical, std::size_t dim, st
 
 // Centroids without rows move to rows far from theirs, where there are any.
 void repair_empty(ConstMatrix x, const std::vector<std::uint32_t>& labels, const std::vector<std::uint32_t>& sizes,
-                  int num_threads, Random& random, std::vector<float>& centroids) {
+                  KMeansEngine& engine, Random& random, std::vector<float>& centroids) {
     std::vector<std::size_t> empty;
     for (std::size_t c = 0; c < sizes.size(); ++c) {
         if (sizes[c] == 0) empty.push_back(c);
     }
     if (empty.empty()) return;
     std::vector<float> distance(x.rows);
-    label_distances(x, {centroids.data(), sizes.size(), x.cols}, labels.data(), distance.data(), num_threads);
+    engine.distances({centroids.data(), sizes.size(), x.cols}, labels.data(), distance.data());
     const std::vector<std::size_t> drawn = draw_rows(x, distance, empty.size(), random);
     for (std::size_t i = 0; i < drawn.size(); ++i) {
         std::copy_n(x.row(drawn[i]), x.cols, centroids.data() + empty[i] * x.cols);
@@ -197,9 +211,11 @@ KMeans kmeans(ConstMatrix x, const KMeansOptions& o) {
     InterruptPoll poll;
     const Sample sample = take_sample(x, o);
     const ConstMatrix rows = sample.rows();
+    CpuEngine cpu(o.num_threads);
+    KMeansEngine& engine = o.engine != nullptr ? *o.engine : cpu;
     KMeans out;
     if (o.start.rows == 0) {
-        out.centroids = seed_centroids(rows, o, poll);
+        out.centroids = seed_centroids(rows, o, engine, poll);
     } else {
         out.centroids.resize(o.k * sample.dim);
         for (std::size_t c = 0; c < o.k; ++c) {
@@ -210,20 +226,20 @@ KMeans kmeans(ConstMatrix x, const KMeansOptions& o) {
     }
     double squares = 0;
     for (const float v : sample.values) squares += static_cast<double>(v) * static_cast<double>(v);
+    engine.hold(rows);
     Random random(o.seed + 3);
     std::vector<std::uint32_t> labels(rows.rows), before;
     out.sizes.assign(o.k, 0);
     for (int i = 0; i < o.iterations; ++i) {
         const ConstMatrix centroids(out.centroids.data(), o.k, sample.dim);
-        NearestCentroids(centroids, o.spherical ? Nearness::product : Nearness::distance)
-            .assign(rows, labels.data(), o.num_threads);
+        engine.assign(centroids, o.spherical ? Nearness::product : Nearness::distance, labels.data());
         if (labels == before) break;
         before = labels;
-        LabelSums sums = sum_by_label(rows, labels, o.k, o.num_threads);
+        LabelSums sums = engine.sums(labels.data(), o.k);
         out.error = (squares + move_centroids(sums, o.spherical, sample.dim, out.centroids)) /
                     static_cast<double>(rows.rows);
         out.error = std::max(0.0, out.error);
-        repair_empty(rows, labels, sums.sizes, o.num_threads, random, out.centroids);
+        repair_empty(rows, labels, sums.sizes, engine, random, out.centroids);
         out.sizes = std::move(sums.sizes);
         out.iterations = i + 1;
         if (o.progress) o.progress(i + 1, o.iterations);

@@ -9,8 +9,28 @@
 #include <vector>
 
 #include "core/matrix.hpp"
+#include "train/nearest.hpp"
 
 namespace residua::train {
+
+// Sums of rows by label.
+struct LabelSums {
+    std::vector<double> values;        // k x cols
+    std::vector<std::uint32_t> sizes;  // k
+};
+
+// What of k-means grows with the rows: another device may do it.
+class KMeansEngine {
+public:
+    virtual ~KMeansEngine() = default;
+    // The rows that all other calls are about; they stay as they are until the next ones, or the end.
+    virtual void hold(ConstMatrix x) = 0;
+    virtual void assign(ConstMatrix centroids, Nearness nearness, std::uint32_t* labels) = 0;
+    // As label_distances().
+    virtual void distances(ConstMatrix centroids, const std::uint32_t* labels, float* out) = 0;
+    // The same bits in every run.
+    virtual LabelSums sums(const std::uint32_t* labels, std::size_t k) = 0;
+};
 
 struct KMeansOptions {
     std::size_t k = 0;              // 1 … 2^24 - 1
@@ -21,6 +41,7 @@ struct KMeansOptions {
     int num_threads = 1;
     ConstMatrix start;              // k centroids to go on from, instead of seeds
     std::function<void(int done, int total)> progress;  // on the calling thread; what it throws ends the call
+    KMeansEngine* engine = nullptr;                      // nullptr: the CPU
 };
 
 struct KMeans {
