@@ -152,14 +152,16 @@ private:
     }
 };
 
-// Many queries: a block multiplies kQueries queries with kRows rows, 64 dims at a time, in two buffers of shared memory:
-// copies of the next weights run, and the next codes are loaded, while tiles are multiplied. Warp (m, n) has
+// Many queries: a block multiplies kQueries queries with tiles of kRows rows, 64 dims at a time; the next codes are loaded and
+// spread out into a second buffer of shared memory while tiles are multiplied. Weights of all dims stay in shared memory where
+// they fit (resident: up to 832 dims of an H100), otherwise those of a step are copied with its codes. Warp (m, n) has
 // queries 64 m … and rows 64 n …. Per 64 dims a warp reads 16 times 16 bytes per lane for 64 products of tiles.
+template <bool kResident>
 struct ScanBytes {
     static constexpr int kThreads = 256;
     static constexpr std::uint32_t kQueries = 256, kRows = 128, kDepth = 64;
     static constexpr std::size_t kQueryBytes = std::size_t{kQueries} * kDepth, kRowBytes = std::size_t{kRows} * kDepth;
-    static constexpr std::size_t kSharedBytes = 2 * (kQueryBytes + kRowBytes);
+    static constexpr std::size_t shared_bytes(std::size_t steps) { return (kResident ? steps : 2) * kQueryBytes + 2 * kRowBytes; }
 
     LinearCodes codes;
     PoolView pools;
@@ -169,32 +171,44 @@ struct ScanBytes {
     std::uint32_t n_queries, query_blocks;
     std::uint32_t row_begin, row_end;  // row_begin: a multiple of 32
 
+    // A place in the block's work.
+    struct At {
+        std::uint32_t row0, step;
+    };
+
     RZ_DEVICE void operator()() const {
-        // Blocks of the same rows stand together, so that codes come from the caches but once.
+        // Blocks of the same rows stand together, so that codes come from the caches for all but one.
         const std::uint32_t query0 = block_index().x % query_blocks * kQueries;
-        const std::uint32_t row0 = row_begin + block_index().x / query_blocks * kRows;
+        const std::uint32_t stride = grid_blocks().x / query_blocks * kRows;
         const int warp = warp_index(), lane = lane_index();
         const std::uint32_t m = static_cast<std::uint32_t>(warp) / 2 * 64, n = static_cast<std::uint32_t>(warp) % 2 * 64;
-        std::uint8_t* shared = shared_memory();
-        std::int32_t sums[4][8][4] = {};
+        std::uint8_t* const query_bytes = shared_memory();
+        std::uint8_t* const row_bytes = query_bytes + (kResident ? steps : 2) * kQueryBytes;
         std::uint32_t words[8];
-        copy_weights(shared, query0, 0);
+        At at{row_begin + block_index().x / query_blocks * kRows, 0};
+        if (at.row0 >= row_end) return;  // the whole block
+        for (std::uint32_t step = 0; step < (kResident ? steps : 1); ++step) copy_weights(query_bytes + step * kQueryBytes, query0, step);
         end_copies();
-        load_codes(words, row0, 0);
-        spread_codes(shared + kQueryBytes, words);
-        for (std::uint32_t step = 0; step < steps; ++step) {
-            std::uint8_t* now = shared + step % 2 * (kQueryBytes + kRowBytes);
-            std::uint8_t* next = shared + (step + 1) % 2 * (kQueryBytes + kRowBytes);
-            wait_copies<0>();
-            sync_block();  // this step's buffer is full, and all are done with the other
-            const bool more = step + 1 < steps;
-            if (more) copy_weights(next, query0, step + 1);
-            end_copies();
-            if (more) load_codes(words, row0, step + 1);
-            multiply_step(sums, now, now + kQueryBytes, m, n, lane);
-            if (more) spread_codes(next + kQueryBytes, words);
+        load_codes(words, at);
+        spread_codes(row_bytes, words);
+        for (std::uint32_t turn = 0; at.row0 < row_end;) {
+            std::int32_t sums[4][8][4] = {};
+            const std::uint32_t row0 = at.row0;
+            for (std::uint32_t step = 0; step < steps; ++step, ++turn) {
+                at = step + 1 < steps ? At{row0, step + 1} : At{row0 + stride, 0};
+                // Near 2^32 rows the last tile's successor may wrap around; there is none then.
+                if (at.row0 < row0) at.row0 = row_end;
+                const bool more = at.row0 < row_end;
+                wait_copies<0>();
+                sync_block();  // this turn's buffers are full, and all are done with the others
+                if (!kResident && more) copy_weights(query_bytes + (turn + 1) % 2 * kQueryBytes, query0, at.step);
+                end_copies();
+                if (more) load_codes(words, at);
+                multiply_step(sums, query_bytes + (kResident ? step : turn % 2) * kQueryBytes, row_bytes + turn % 2 * kRowBytes, m, n, lane);
+                if (more) spread_codes(row_bytes + (turn + 1) % 2 * kRowBytes, words);
+            }
+            offer_rows(sums, query0 + m, row0 + n, lane);
         }
-        offer_rows(sums, query0 + m, row0 + n, lane);
     }
 
 private:
@@ -210,10 +224,10 @@ private:
     }
 
     // A thread has one group of one row. Rows past the end repeat the last one, and are not offered.
-    RZ_DEVICE void load_codes(std::uint32_t* words, std::uint32_t row0, std::uint32_t step) const {
-        const std::uint32_t mine = row0 + static_cast<std::uint32_t>(thread_index()) / 2;
+    RZ_DEVICE void load_codes(std::uint32_t* words, const At& at) const {
+        const std::uint32_t mine = at.row0 + static_cast<std::uint32_t>(thread_index()) / 2;
         const std::uint32_t row = mine < row_end ? mine : row_end - 1;
-        const std::uint32_t group = step * 2 + static_cast<std::uint32_t>(thread_index()) % 2;
+        const std::uint32_t group = at.step * 2 + static_cast<std::uint32_t>(thread_index()) % 2;
         RZ_UNROLL
         for (std::uint32_t t = 0; t < 8; ++t) {
             words[t] = 0;

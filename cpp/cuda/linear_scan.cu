@@ -132,8 +132,9 @@ bool LinearScan::takes_many(std::size_t n_queries) const {
     constexpr double kBytesPerSecond = 4e12, kProductsPerSecond = 5e14;
     const double slots = layout_.planes == 1 ? 2 : 1;
     const double few = static_cast<double>(n_queries) / slots * layout_.words * 4 / kBytesPerSecond;
-    const auto blocks = static_cast<double>((n_queries + ScanBytes::kQueries - 1) / ScanBytes::kQueries);
-    return few > blocks * ScanBytes::kQueries * layout_.groups * 32 / kProductsPerSecond;
+    constexpr std::size_t kTile = ScanBytes<true>::kQueries;
+    const auto queries = static_cast<double>((n_queries + kTile - 1) / kTile * kTile);
+    return few > queries * layout_.groups * 32 / kProductsPerSecond;
 }
 
 // Queries whose pools, and as much again, fit what is left of the cap.
@@ -144,10 +145,24 @@ std::size_t LinearScan::batch_size(std::size_t most, std::size_t keep) const {
 }
 
 void LinearScan::scan_for_many(const Batch& batch, Pools& pools) {
-    const ByteTiles tiles = byte_tiles(batch.queries, ScanBytes::kQueries);
+    const ByteTiles tiles = byte_tiles(batch.queries, ScanBytes<true>::kQueries);
+    if (ScanBytes<true>::shared_bytes(tiles.steps) <= context_.info().shared_bytes) {
+        scan_for_many<true>(batch, tiles, pools);
+    } else {
+        scan_for_many<false>(batch, tiles, pools);
+    }
+}
+
+template <bool kResident>
+void LinearScan::scan_for_many(const Batch& batch, const ByteTiles& tiles, Pools& pools) {
+    using Kernel = ScanBytes<kResident>;
     const auto weights = uploaded(context_, tiles.fragments, Batch::kWhat);
-    const std::size_t query_blocks = (batch.queries.n + ScanBytes::kQueries - 1) / ScanBytes::kQueries;
-    ScanBytes kernel{};
+    const std::size_t query_blocks = (batch.queries.n + Kernel::kQueries - 1) / Kernel::kQueries;
+    // A block takes several tiles of rows for one load of its weights; a few blocks per multiprocessor, so that they end together.
+    constexpr std::size_t kBlocksPerProcessor = 4;
+    const std::size_t enough = kBlocksPerProcessor * static_cast<std::size_t>(context_.info().multiprocessors);
+    const std::size_t most_row_blocks = std::max<std::size_t>(1, enough / query_blocks);
+    Kernel kernel{};
     kernel.codes = batch.codes();
     kernel.pools = pools.view();
     kernel.weights = weights.data();
@@ -158,7 +173,8 @@ void LinearScan::scan_for_many(const Batch& batch, Pools& pools) {
     pools.scan(rows_, kBlockRows, 8, [&](std::size_t begin, std::size_t end) {
         kernel.row_begin = static_cast<std::uint32_t>(begin);
         kernel.row_end = static_cast<std::uint32_t>(end);
-        launch(kernel, context_, {query_blocks * ((end - begin + ScanBytes::kRows - 1) / ScanBytes::kRows)}, ScanBytes::kSharedBytes);
+        const std::size_t row_blocks = std::min(most_row_blocks, (end - begin + Kernel::kRows - 1) / Kernel::kRows);
+        launch(kernel, context_, {query_blocks * row_blocks}, Kernel::shared_bytes(tiles.steps));
     }, [&] { batch.rescore(pools); });
 }
 

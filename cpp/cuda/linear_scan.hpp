@@ -36,6 +36,8 @@ private:
     bool takes_many(std::size_t n_queries) const;
     std::size_t batch_size(std::size_t most, std::size_t keep) const;
     void scan_for_many(const Batch& batch, Pools& pools);
+    template <bool kResident>
+    void scan_for_many(const Batch& batch, const ByteTiles& tiles, Pools& pools);
     template <class MakeTasks>
     void scan_for_few(const Batch& batch, const BitTiles& tiles, std::size_t n, std::size_t growth, Pools& pools, MakeTasks make_tasks);
 

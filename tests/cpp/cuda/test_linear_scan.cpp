@@ -164,6 +164,11 @@ TEST_CASE("many queries, few rows, and more results than there are rows") {
     check(one, *one.queries(1), 1);
 }
 
+TEST_CASE("weights of many dims, which do not fit shared memory") {
+    Rows rows(std::make_shared<codec::BinaryCodec>(700, 700, Metric::ip), 300);
+    check(rows, *rows.queries(2), 9);
+}
+
 TEST_CASE("only allowed rows are found, and ties go by rank") {
     Rows rows(std::make_shared<codec::BinaryCodec>(40, 40, Metric::cosine), 500);
     Bitset allowed(500);
