@@ -128,7 +128,7 @@ void LinearScan::take(const codec::Codec& codec, codec::BlockView codes, int num
 
 // Whether spreading codes out for up to 256 queries at once takes less time than reading them for one or two.
 bool LinearScan::takes_many(std::size_t n_queries) const {
-    if (many_from_ != 0) return n_queries >= many_from_;
+    if (way_.many_from != 0) return n_queries >= way_.many_from;
     constexpr double kBytesPerSecond = 4e12, kProductsPerSecond = 5e14;
     const double slots = layout_.planes == 1 ? 2 : 1;
     const double few = static_cast<double>(n_queries) / slots * layout_.words * 4 / kBytesPerSecond;
@@ -170,7 +170,7 @@ void LinearScan::scan_for_many(const Batch& batch, const ByteTiles& tiles, Pools
     kernel.bounds = batch.bounds.data();
     kernel.n_queries = static_cast<std::uint32_t>(batch.queries.n);
     kernel.query_blocks = static_cast<std::uint32_t>(query_blocks);
-    pools.scan(rows_, kBlockRows, 8, [&](std::size_t begin, std::size_t end) {
+    pools.scan(rows_, kBlockRows, way_.growth != 0 ? way_.growth : 8, [&](std::size_t begin, std::size_t end) {
         kernel.row_begin = static_cast<std::uint32_t>(begin);
         kernel.row_end = static_cast<std::uint32_t>(end);
         const std::size_t row_blocks = std::min(most_row_blocks, (end - begin + Kernel::kRows - 1) / Kernel::kRows);
@@ -183,7 +183,7 @@ template <class MakeTasks>
 void LinearScan::scan_for_few(const Batch& batch, const BitTiles& tiles, std::size_t n, std::size_t growth, Pools& pools, MakeTasks make_tasks) {
     const auto fragments = uploaded(context_, tiles.fragments, Batch::kWhat);
     std::vector<ScanTask> tasks;
-    pools.scan(n, kBlockRows, growth, [&](std::size_t begin, std::size_t end) {
+    pools.scan(n, kBlockRows, way_.growth != 0 ? way_.growth : growth, [&](std::size_t begin, std::size_t end) {
         tasks.clear();
         make_tasks(begin, end, tasks);
         if (tasks.empty()) return;

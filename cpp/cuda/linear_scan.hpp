@@ -28,8 +28,12 @@ public:
     std::vector<std::vector<ScoredRow>> best_of(const codec::Scorer& queries, std::span<const RowRange> ranges, std::size_t keep,
                                                 const RowChoice& choice) override;
 
-    // Queries from which the second kernel is taken; for tests and measurements. 0: chosen by the work of both.
-    void set_many_from(std::size_t queries) { many_from_ = queries; }
+    // For tests and measurements; 0: as it is best.
+    struct Way {
+        std::size_t many_from = 0;  // queries from which the second kernel is taken
+        std::size_t growth = 0;     // of parts (Pools::scan)
+    };
+    void set_way(Way way) { way_ = way; }
 
 private:
     struct Batch;
@@ -46,7 +50,7 @@ private:
     std::size_t rows_ = 0;
     DeviceArray<std::uint32_t> codes_;  // whole tiles of kBlockRows rows
     DeviceArray<float> scale_, add_;    // empty where all are 1 and 0
-    std::size_t many_from_ = 0;
+    Way way_;
 };
 
 }  // namespace residua::cuda

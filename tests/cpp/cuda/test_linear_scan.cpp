@@ -115,7 +115,8 @@ void check(Rows& rows, const codec::Scorer& scorer, std::size_t keep, const RowC
     std::vector<TopK> pools(scorer.size(), TopK(keep, ranks.empty() ? nullptr : &order));
     scorer.top_k(rows.view(), 0, rows.n, choice.allowed, 0, scorer.size(), pools.data());
     for (const std::size_t many_from : {std::size_t{1}, std::size_t{1} << 40}) {
-        rows.scan.set_many_from(many_from);
+        // Short parts: most rows meet a threshold.
+        rows.scan.set_way({many_from, 1});
         const auto found = rows.scan.best(scorer, keep, choice);
         REQUIRE(found.size() == scorer.size());
         for (std::size_t q = 0; q < scorer.size(); ++q) {
@@ -123,7 +124,7 @@ void check(Rows& rows, const codec::Scorer& scorer, std::size_t keep, const RowC
             check_equal(found[q], pool.take_sorted());
         }
     }
-    rows.scan.set_many_from(0);
+    rows.scan.set_way({});
 }
 
 }  // namespace
