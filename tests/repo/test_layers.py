@@ -95,7 +95,7 @@ def test_includes_point_downwards(root: Path, sources: Callable[..., list[Path]]
 
 def test_special_headers_stay_in_their_folders(root: Path, sources: Callable[..., list[Path]]) -> None:
     wrong = []
-    for path in sources(".cpp", ".hpp", ".h", under="cpp"):
+    for path in sources(".cpp", ".hpp", ".h", ".cu", ".cuh", under="cpp"):
         relative = path.relative_to(root / "cpp").as_posix()
         for _, header in includes(path):
             if header.startswith(("pybind11/", "Python.h", "numpy/")) and not relative.startswith(

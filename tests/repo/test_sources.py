@@ -52,7 +52,7 @@ def test_files_are_short(sources: Sources) -> None:
 
 
 def test_files_name_their_licence(root: Path, sources: Sources) -> None:
-    for path in [*sources(*COMMENTED), root / "CMakeLists.txt", root / ".ci" / "run"]:
+    for path in [*sources(*COMMENTED), root / "CMakeLists.txt", root / ".ci" / "run", root / ".ci" / "gpu"]:
         head = "\n".join(read(path).splitlines()[:2])
         assert "SPDX-License-Identifier: Apache-2.0" in head, path
 
