@@ -11,12 +11,11 @@ import argparse
 import importlib
 import json
 import os
+import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-_MODULES = ("bench.cuda.scan", "bench.cuda.multivector")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,9 +32,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measures() -> dict[str, Any]:
+    """What the modules of this package list."""
     found: dict[str, Any] = {}
-    for module in _MODULES:
-        found.update(importlib.import_module(module).MEASURES)
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name != "__main__":
+            found.update(getattr(importlib.import_module(f"bench.cuda.{module.name}"), "MEASURES", {}))
     return found
 
 

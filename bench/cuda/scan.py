@@ -73,13 +73,13 @@ def _share(amount: float, peak: float | None) -> float | None:
 
 def measure_binary(setup: Setup) -> None:
     """100 M x 768 at one bit: one query reads all codes; a thousand are bound by products."""
-    n = setup.size(100_000_000, 4096)
+    n = setup.size(100_000_000, 640)
     index = _index(setup, rz.BinaryCodec(_DIM), 1, n)
     name = f"1-bit scan of {n:,} x {_DIM}"
     seconds, _ = _scan(setup, index, f"{name}, one query", 1)
     share = _share(n * index.codec.code_bytes / seconds.median, setup.device.copy_bandwidth)
     setup.expect(f"{name}, one query: codes read, of copy bandwidth", share, 0.8, "share")
-    many = setup.size(1000, 9)
+    many = setup.size(1000, 3)
     _, operations = _scan(setup, index, f"{name}, {many:,} queries", many)
     share = _share(operations, setup.device.int8_peak)
     setup.expect(f"{name}, {many:,} queries: of the int8 tensor peak", share, 0.4, "share")
@@ -103,7 +103,7 @@ def _extra_memory(setup: Setup, index: Any, label: str, n_queries: int) -> None:
 
 def _measure_recurrent(setup: Setup, bits: int) -> None:
     """10 M x 768 and 10,000 queries, beside exact search of float16 rows."""
-    n, n_queries = setup.size(10_000_000, 2048), setup.size(10_000, 40)
+    n, n_queries = setup.size(10_000_000, 320), setup.size(10_000, 3)
     index = _index(setup, rz.RecurrentBinaryCodec(_DIM, bits=bits), bits, n)
     name = f"recurrent {bits}-bit scan of {n:,} x {_DIM}, {n_queries:,} queries"
     seconds, operations = _scan(setup, index, name, n_queries)

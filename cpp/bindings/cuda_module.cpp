@@ -63,9 +63,11 @@ void register_devices(py::module_& m) {
                                [](SharedContext& c) {
                                    return without_gil([&] { return c.use([](cuda::Context& context) { return context.used(); }); });
                                })
-        .def_property_readonly("peak", [](SharedContext& c) {
-            return without_gil([&] { return c.use([](cuda::Context& context) { return context.peak(); }); });
-        });
+        .def_property_readonly("peak",
+                               [](SharedContext& c) {
+                                   return without_gil([&] { return c.use([](cuda::Context& context) { return context.peak(); }); });
+                               })
+        .def("reset_peak", [](SharedContext& c) { without_gil([&] { c.use([](cuda::Context& context) { context.reset_peak(); }); }); });
 }
 
 }  // namespace

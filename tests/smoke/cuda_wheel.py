@@ -41,7 +41,7 @@ def tool(*command: str | Path) -> str:
 
 
 def device_code(module: bytes) -> Counter[str]:
-    """How many images for which architecture: nvcc puts them into containers of one entry per architecture."""
+    """How many images for which architecture: nvcc writes containers with one entry per architecture."""
     found: Counter[str] = Counter()
     at = -1
     while (at := module.find(_CONTAINER, at + 1)) >= 0:
