@@ -108,17 +108,21 @@ struct SplitQueries {
     std::uint32_t steps, parts;               // 16 halves each; parts of a query
     Pack16* fragments;
     float* units;
+    std::uint32_t* bad;  // ~number of the first token that is not finite
 
     RZ_DEVICE void operator()() const {
         auto* shift = reinterpret_cast<int*>(shared_memory());
         const std::uint32_t tile = block_index().x;
         {
             const std::uint32_t token = tile * kQueryTile + static_cast<std::uint32_t>(warp_index());
-            float largest = 0;
+            float largest = 0, check = 0;
             for (auto i = static_cast<std::uint32_t>(lane_index()); token < n && i < dim; i += kWarp) {
-                largest = fmaxf(largest, fabsf(value_at(in, type, std::size_t{token} * dim + i)));
+                const float x = value_at(in, type, std::size_t{token} * dim + i);
+                largest = fmaxf(largest, fabsf(x));
+                check = fmaf(x, 0.0f, check);
             }
             largest = largest_of_warp(largest);
+            if (ballot(check != 0.0f) != 0 && lane_index() == 0) atomic_max(bad, ~token);
             if (lane_index() == 0) {
                 shift[warp_index()] = shift_for(largest);
                 units[token] = power_of_2(-shift_for(largest));
@@ -329,12 +333,12 @@ struct HalfMaxsim {
 
 class FloatDocuments final : public DeviceDocuments {
 public:
-    FloatDocuments(Context& context, const PlacedSets& documents, bool borrow)
+    FloatDocuments(Context& context, const PlacedSets& documents, bool borrow, bool halve)
         : DeviceDocuments(context, {documents.sets.offsets, documents.sets.offsets + documents.sets.n + 1}),
           dim_(documents.sets.dim), type_(documents.sets.type) {
         if (dim_ == 0 || dim_ > 65'536) throw Error(ErrorKind::value, "tokens must have from 1 to 65536 dims");
         const bool is_fit = type_ == TokenType::f16 && dim_ % kPackHalves == 0 && documents.sets.scale == nullptr;
-        parts_ = type_ == TokenType::f32 ? 2 : 1;
+        parts_ = type_ == TokenType::f32 && !halve ? 2 : 1;
         width_ = static_cast<std::uint32_t>((dim_ + kPackHalves - 1) / kPackHalves * kPackHalves);
         data_ = static_cast<const std::uint16_t*>(documents.sets.data);
         const std::size_t n = tokens();
@@ -357,7 +361,7 @@ public:
     }
 
     std::size_t dim() const override { return dim_; }
-    const char* form() const override { return type_ == TokenType::f32 ? "float32" : type_ == TokenType::f16 ? "float16" : "int8"; }
+    const char* form() const override { return parts_ == 2 ? "float32" : type_ == TokenType::i8 ? "int8" : "float16"; }
     std::size_t device_bytes() const override { return rows_.bytes() + scales_.bytes() + offsets().size() * sizeof(std::int64_t); }
 
 protected:
@@ -431,6 +435,7 @@ private:
         const std::size_t tiles = groups * kTiles;
         split.fragments = reinterpret_cast<Pack16*>(hold(tiles * split.parts * split.steps * kWarp * sizeof(Pack16)));
         split.units = reinterpret_cast<float*>(hold(tiles * kQueryTile * sizeof(float)));
+        split.bad = bad + 1;
         launch(split, context(), {tiles}, kQueryTile * sizeof(int));
 
         Kernel kernel{};
@@ -458,8 +463,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<DeviceDocuments> float_documents(Context& context, const PlacedSets& documents, bool borrow) {
-    return std::make_unique<FloatDocuments>(context, documents, borrow);
+std::unique_ptr<DeviceDocuments> float_documents(Context& context, const PlacedSets& documents, bool borrow, bool halve) {
+    return std::make_unique<FloatDocuments>(context, documents, borrow, halve);
 }
 
 }  // namespace residua::cuda

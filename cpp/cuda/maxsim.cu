@@ -92,7 +92,7 @@ void DeviceDocuments::maxsim(const PlacedSets& queries, multivector::DocumentNum
     context_.enter();
 
     Tables host;
-    const std::size_t bad_at = host.put(nullptr, 1);
+    const std::size_t bad_at = host.put(nullptr, 2);
     const std::size_t next_at = host.put(nullptr, most_groups);
     const std::vector<std::uint32_t> begins(q.offsets, q.offsets + q.n + 1);
     const std::size_t sets_at = host.put(begins.data(), begins.size());
@@ -131,9 +131,15 @@ void DeviceDocuments::maxsim(const PlacedSets& queries, multivector::DocumentNum
         prepared.launch(units, groups);
         if (!direct) launch(SumBest{units}, context_, {ceil_div(units.n, SumBest::kThreads), q.n});
     }
-    std::uint32_t bad = 0;
-    tables.copy_out(&bad, 1, bad_at);
-    if (bad != 0) name_bad(~bad);
+    std::uint32_t bad[2];
+    tables.copy_out(bad, 2, bad_at);
+    if (bad[1] != 0) {
+        const std::int64_t token = ~bad[1];
+        const std::int64_t* owner = std::upper_bound(q.offsets, q.offsets + q.n + 1, token) - 1;
+        throw Error(ErrorKind::non_finite, "q_tokens: query " + std::to_string(owner - q.offsets) + ", token " +
+                                               std::to_string(token - *owner) + " contains NaN or infinity");
+    }
+    if (bad[0] != 0) name_bad(~bad[0]);
 }
 
 }  // namespace residua::cuda

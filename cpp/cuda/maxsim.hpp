@@ -55,7 +55,8 @@ public:
 protected:
     // offsets: n + 1, of tokens.
     DeviceDocuments(Context& context, std::vector<std::int64_t> offsets);
-    // `bad` gets ~number, the largest, of a document that is not finite. What is needed until the end goes into `keep`.
+    // bad[0] gets ~number, the largest, of a document that is not finite, bad[1] that of a query token. What is needed
+    // until the end goes into `keep`.
     virtual MaxsimPass prepare(const PlacedSets& queries, std::uint32_t* bad, std::vector<DeviceArray<std::uint8_t>>& keep) = 0;
     // Throws non_finite.
     [[noreturn]] virtual void name_bad(std::size_t document) const = 0;
@@ -68,9 +69,10 @@ private:
     DeviceArray<std::int64_t> device_offsets_;
 };
 
-// Tokens are float32, float16 or int8. Of those on the device that are float16, 16-byte aligned and of dims in multiples
-// of 8, no copy is made where `borrow` is set: their memory must then live as long.
-std::unique_ptr<DeviceDocuments> float_documents(Context& context, const PlacedSets& documents, bool borrow);
+// Tokens are float32, float16 or int8, and kept as they are, or float32 ones as float16 (`halve`), which holds up to 65,504.
+// Of those on the device that are float16, 16-byte aligned and of dims in multiples of 8, no copy is made where `borrow`
+// is set: their memory must then live as long.
+std::unique_ptr<DeviceDocuments> float_documents(Context& context, const PlacedSets& documents, bool borrow, bool halve = false);
 
 // What a token store holds now, in its form; removed documents are empty.
 std::unique_ptr<DeviceDocuments> store_documents(Context& context, const multivector::TokenStore& store);

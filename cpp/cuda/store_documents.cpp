@@ -6,6 +6,7 @@
 
 #include "codec/recurrent_codec.hpp"
 #include "core/error.hpp"
+#include "core/matrix_checks.hpp"
 #include "core/parallel.hpp"
 #include "cuda/code_maxsim.hpp"
 #include "cuda/maxsim.hpp"
@@ -113,6 +114,9 @@ private:
         AlignedVector<float> floats;
         sets.data = multivector::as_floats(sets, 0, tokens, floats);
         sets.type = multivector::TokenType::f32;
+        if (const auto bad = first_non_finite_row({static_cast<const float*>(sets.data), tokens, dim()})) {
+            throw Error(ErrorKind::non_finite, "q_tokens: token " + std::to_string(*bad) + " contains NaN or infinity");
+        }
         return multivector::token_weights(recurrent_, sets, resolve_num_threads(0));
     }
 

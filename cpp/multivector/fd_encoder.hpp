@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,14 @@
 #include "store/container.hpp"
 
 namespace residua::multivector {
+
+// What encoding reads, for devices that do it by themselves.
+struct FdView {
+    std::span<const float> hyperplanes, offsets;
+    std::span<const std::uint32_t> place, sketch_limits, sketch_dims;
+    std::span<const float> dense;
+    std::span<const std::uint32_t> final_entries;
+};
 
 // Immutable; any number of threads may encode.
 class FdEncoder {
@@ -31,6 +40,7 @@ public:
     const FdParams& params() const { return p_; }
     const std::vector<float>& center() const { return center_; }
     std::size_t output_dim() const { return p_.output_dim(); }
+    FdView view() const { return {tables_.hyperplanes, offset_, place_, sketch_limits_, sketch_dims_, dense_, final_}; }
 
     // out: sets.n x output_dim(), zero for a set without tokens. A set's row depends on its tokens only.
     void encode(const TokenSets& sets, bool document, float* out, int num_threads) const;

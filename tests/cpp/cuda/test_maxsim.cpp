@@ -150,6 +150,17 @@ TEST_CASE("maxsim on the device: float32 and int8 documents, and queries of floa
     }
 }
 
+TEST_CASE("maxsim on the device: float32 documents may be kept as float16") {
+    Sets documents(40, {5, 33}, 1);
+    const Sets given = documents;
+    documents.to_halves();
+    Context context(0);
+    const auto held = float_documents(context, {given.view(), false}, false, true);
+    CHECK(std::string(held->form()) == "float16");
+    const Sets queries(40, {4}, 2);
+    check_scores(queries, documents, {0, 1}, scores_of(*held, {queries.view(), false}));
+}
+
 TEST_CASE("maxsim on the device: one long document is shared by many warps, and many queries by groups") {
     Sets documents(24, {700, 0, 650}, 5);
     documents.to_halves();
@@ -195,6 +206,9 @@ TEST_CASE("maxsim on the device: what is wrong is named, and the documents stay 
                              "doc_tokens: document 2, token 1 contains NaN or infinity; float16 holds at most 65504", Error);
         CHECK_THROWS_WITH_AS(scores_of(*held, {queries.view(), false}, std::span(out)), "documents: 3 is not one of the 3 documents", Error);
         check_scores(queries, documents, {0}, scores_of(*held, {queries.view(), false}, std::span(fine)));
+        Sets asked(16, {1, 3}, 1);
+        asked.values[3 * 16] = std::numeric_limits<float>::quiet_NaN();
+        CHECK_THROWS_WITH_AS(scores_of(*held, {asked.view(), false}), "q_tokens: query 1, token 2 contains NaN or infinity", Error);
         const Sets other(8, {1}, 1);
         CHECK_THROWS_WITH_AS(scores_of(*held, {other.view(), false}), "q_tokens have 8 dims, expected 16", Error);
     }
