@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "core/dot.hpp"
 #include "core/error.hpp"
@@ -43,6 +44,8 @@ struct CenterRows {
     bool cosine, l2;
     float* z;
     float* known;
+    std::uint32_t first_row;  // of the chunk
+    std::uint32_t* faults;    // the first row that is not finite and the first without a cosine, as ~row; 0: none
 
     RZ_DEVICE float value(std::size_t i) const {
         if constexpr (kType == RowType::f32) return static_cast<const float*>(x)[i];
@@ -83,7 +86,12 @@ struct CenterRows {
         }
         product = sum_of_eight(product);
         square = sum_of_eight(square);
-        if (there && lane == 0) known[row] = static_cast<float>(l2 ? 2 * product - square : product + mean_dot);
+        if (!there || lane != 0) return;
+        const float part = static_cast<float>(l2 ? 2 * product - square : product + mean_dot);
+        known[row] = part;
+        const std::uint32_t number = ~(first_row + static_cast<std::uint32_t>(row));
+        if (!(part - part == 0.0f)) atomic_max(faults, number);
+        if (cosine && factor == 0.0f) atomic_max(faults + 1, number);
     }
 };
 
@@ -241,6 +249,16 @@ struct PackCodes {
     }
 };
 
+void refuse(const std::vector<std::uint32_t>& faults) {
+    if (faults[0] != 0) {
+        throw Error(ErrorKind::non_finite, "x: row " + std::to_string(~faults[0]) + " contains NaN or infinity, or values whose "
+                                                                                    "squares leave float32; remove or repair it");
+    }
+    if (faults[1] != 0) {
+        throw Error(ErrorKind::value, "x: row " + std::to_string(~faults[1]) + " is a zero vector, which has no cosine; remove it or use 'ip'");
+    }
+}
+
 std::size_t blocks_of(std::size_t n, std::size_t per_block) { return (n + per_block - 1) / per_block; }
 
 }  // namespace
@@ -291,6 +309,8 @@ std::size_t RecurrentEncoder::chunk_rows() const {
 void RecurrentEncoder::encode(const void* x, RowType type, std::size_t n, Effort effort, std::uint8_t* codes) {
     const std::size_t chunk = std::min(n, chunk_rows()), value_bytes = store::row_type_bytes(type);
     DeviceArray<float> z(context_, chunk * dim_, kWhat), y(context_, chunk * rows(), kWhat), known(context_, chunk, kWhat);
+    DeviceArray<std::uint32_t> faults(context_, 2, kWhat);
+    faults.fill(0);
     DeviceArray<Moments> moments(context_, chunk, kWhat);
     DeviceArray<std::uint8_t> levels(context_, effort == Effort::refined ? chunk * rows() : 0, kWhat);
     std::uint8_t* u = effort == Effort::refined ? levels.data() : nullptr;
@@ -299,7 +319,8 @@ void RecurrentEncoder::encode(const void* x, RowType type, std::size_t n, Effort
         const std::size_t m = std::min(chunk, n - begin);
         const void* from = static_cast<const std::uint8_t*>(x) + begin * dim_ * value_bytes;
         const auto center = [&](auto kernel) {
-            kernel = {from, m, dim_, center_.data(), mean_offset_.data(), mean_dot_, cosine, l2, z.data(), known.data()};
+            kernel = {from, m, dim_, center_.data(), mean_offset_.data(), mean_dot_, cosine, l2, z.data(), known.data(),
+                      static_cast<std::uint32_t>(begin), faults.data()};
             launch(kernel, context_, {blocks_of(m, decltype(kernel)::kRows)});
         };
         if (type == RowType::f32) {
@@ -320,6 +341,7 @@ void RecurrentEncoder::encode(const void* x, RowType type, std::size_t n, Effort
                          codes + begin * code_bytes()},
                context_, {blocks_of(m, PackCodes::kThreads / kWarp)});
     }
+    refuse(faults.to_host());
 }
 
 void RecurrentEncoder::encode(ConstMatrix x, Effort effort, std::uint8_t* codes) {

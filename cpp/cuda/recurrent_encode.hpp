@@ -19,7 +19,8 @@ public:
     RecurrentEncoder(Context& context, const codec::RecurrentCodec& codec);
 
     std::size_t code_bytes() const { return codec_.code_bytes(); }
-    // n rows of dim() values, one after the other, and n row codes, both on the device. Values as in Codec::encode.
+    // n rows of dim() values, one after the other, and n row codes, both on the device. Throws non_finite, and value for
+    // a row that is zero under cosine.
     void encode(const void* rows, store::RowType type, std::size_t n, codec::Effort effort, std::uint8_t* codes);
     // The same with both on the host.
     void encode(ConstMatrix x, codec::Effort effort, std::uint8_t* codes);

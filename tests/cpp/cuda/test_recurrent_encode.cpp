@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <string>
 #include <vector>
 
 #include "core/error.hpp"
@@ -89,6 +91,29 @@ TEST_CASE("recurrent encoding: planes, scalars and efforts") {
 TEST_CASE("recurrent encoding: groups that read blocks of dims, in any order") {
     check(make_codec(Metric::l2, 100, 32, {3, 3, 2, 2, 1}), 40);
     check(make_codec(Metric::cosine, 141, 64, {2, 1, 1, 1}), 33);
+}
+
+TEST_CASE("recurrent encoding: rows without a code are named") {
+    const auto codec = make_codec(Metric::cosine, 40, 40, {1});
+    std::vector<float> x = scan_test::normal_values(90 * 40, 6);
+    Context context(0);
+    RecurrentEncoder encoder(context, codec);
+    std::vector<std::uint8_t> codes(90 * codec.code_bytes());
+    const auto fails = [&](ErrorKind kind, const char* row) {
+        try {
+            encoder.encode({x.data(), 90, 40}, Effort::rounded, codes.data());
+        } catch (const Error& e) {
+            return e.kind() == kind && std::string(e.what()).find(row) != std::string::npos;
+        }
+        return false;
+    };
+    std::fill_n(x.begin() + 70 * 40, 40, 0.0f);
+    std::fill_n(x.begin() + 81 * 40, 40, 0.0f);
+    CHECK(fails(ErrorKind::value, "row 70 "));
+    x[33 * 40 + 39] = std::numeric_limits<float>::quiet_NaN();
+    CHECK(fails(ErrorKind::non_finite, "row 33 "));
+    x[33 * 40 + 39] = -std::numeric_limits<float>::infinity();
+    CHECK(fails(ErrorKind::non_finite, "row 33 "));
 }
 
 TEST_CASE("recurrent encoding: rows of halves on the device, in chunks") {
