@@ -39,9 +39,11 @@ public:
     // The values as the constructor took them.
     std::vector<float> values() const;
 
-private:
+    // The dims that a group reads.
     std::size_t block_begin(std::size_t group) const { return block_[group] * block_dims_; }
     std::size_t block_width(std::size_t group) const;
+
+private:
     void spread(ConstMatrix y, std::span<const std::uint32_t> groups, MutMatrix x) const;
 
     std::size_t dim_ = 0;

@@ -91,6 +91,7 @@ public:
     double bits() const { return p_.bits; }
     // All parameters, maps included: what the constructor took.
     RecurrentParams params() const;
+    const BlockMap& encode_map() const { return encode_map_; }
     const std::vector<std::uint8_t>& group_bits() const { return p_.group_bits; }
     std::size_t block_dims() const { return p_.block_dims; }
     const kernel::PlaneLayout& layout() const { return layout_; }

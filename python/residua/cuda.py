@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from residua import _core
+from residua._cuda_training import encode, kmeans
 from residua._typing import AnyArray
 from residua._validate import as_int
 from residua.errors import InvalidTypeError, InvalidValueError, UnsupportedError
 
-__all__ = ["DeviceArray", "device_count", "device_info", "is_available", "to_device"]
+__all__ = ["DeviceArray", "device_count", "device_info", "encode", "is_available", "kmeans", "to_device"]
 
 _EMULATED = "RESIDUA_CUDA_EMULATED"
 _LEGACY_STREAM = 1  # cudaStreamLegacy
