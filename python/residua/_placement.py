@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from residua import _core, cuda
+from residua._validate import as_choice
 from residua.errors import UnsupportedError
+from residua.results import Hits
 
 _Self = TypeVar("_Self", bound="Placed")
 
@@ -86,6 +89,27 @@ class Placed:
         other.__dict__.update(self.__dict__)
         other._place = place
         return other
+
+    def _as_out(self, out: Any) -> bool:
+        """Whether results go to the device."""
+        if as_choice(out, "out", ("numpy", "device")) == "numpy":
+            return False
+        if self._place is None:
+            raise UnsupportedError(
+                "out='device' needs an index on a device; this one is on the CPU: index.to('cuda')"
+            )
+        if self._native.id_kind == "str":
+            raise UnsupportedError(
+                "out='device' needs integer ids, and those of this index are str: leave out out"
+            )
+        return True
+
+    def _to_place(self, hits: Hits) -> Hits:
+        """Hits whose ids and scores are on the device."""
+        assert self._place is not None
+        put: Any = partial(cuda._native().to_device, self._place.context)
+        arrays: Any = [cuda.DeviceArray._of(put(a)) for a in hits]
+        return Hits(arrays[0], arrays[1], hits.counts, hits.stats)
 
     def _on_host(self, x: Any, name: str) -> Any:
         """Queries where the index can read them."""
