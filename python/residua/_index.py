@@ -234,7 +234,7 @@ class Index(CodeRows, Placed, Settings, Saved):
     ) -> Hits:
         """Search; ``options`` go to native code as they are."""
         k = as_k(k)
-        on_device = self._as_out(out)
+        to_place = self._as_out(out)
         threads = as_threads(num_threads)
         rerank = self._default("rerank", rerank, k)
         name = as_scoring(scoring, has_codec=self._codec is not None)
@@ -256,7 +256,7 @@ class Index(CodeRows, Placed, Settings, Saved):
             together=self._takes_filters(),
         )
         hits = add_details(hits, self._native, details, self._place)
-        return self._to_place(hits) if on_device else hits
+        return hits if to_place is None else to_place.take(hits)
 
     def _search_codes(
         self,

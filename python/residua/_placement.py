@@ -27,6 +27,12 @@ class Place:
     def name(self) -> str:
         return self.native.name
 
+    def take(self, hits: Hits) -> Hits:
+        """Hits whose ids and scores are on the device."""
+        put: Any = partial(cuda._native().to_device, self.context)
+        arrays: Any = [cuda.DeviceArray._of(put(a)) for a in hits]
+        return Hits(arrays[0], arrays[1], hits.counts, hits.stats)
+
 
 class Placed:
     """The part of an index that says where its codes are scanned."""
@@ -90,26 +96,17 @@ class Placed:
         other._place = place
         return other
 
-    def _as_out(self, out: Any) -> bool:
-        """Whether results go to the device."""
+    def _as_out(self, out: Any) -> Place | None:
+        """Where results go: a device, or None for NumPy arrays."""
         if as_choice(out, "out", ("numpy", "device")) == "numpy":
-            return False
+            return None
         if self._place is None:
             raise UnsupportedError(
-                "out='device' needs an index on a device; this one is on the CPU: index.to('cuda')"
+                "out='device' needs an index on a device, and this one is on the CPU: index.to('cuda')"
             )
         if self._native.id_kind == "str":
-            raise UnsupportedError(
-                "out='device' needs integer ids, and those of this index are str: leave out out"
-            )
-        return True
-
-    def _to_place(self, hits: Hits) -> Hits:
-        """Hits whose ids and scores are on the device."""
-        assert self._place is not None
-        put: Any = partial(cuda._native().to_device, self._place.context)
-        arrays: Any = [cuda.DeviceArray._of(put(a)) for a in hits]
-        return Hits(arrays[0], arrays[1], hits.counts, hits.stats)
+            raise UnsupportedError("out='device' needs integer ids, and those of this index are str")
+        return self._place
 
     def _on_host(self, x: Any, name: str) -> Any:
         """Queries where the index can read them."""
