@@ -21,11 +21,14 @@ namespace residua::cuda {
 
 using index::RowRange;
 
+struct DeviceRanks;  // cuda/row_choice.hpp
+
 // What may be found, and how it is told apart.
 struct RowChoice {
     const Bitset* allowed = nullptr;                // nullptr: all rows
     std::span<const std::uint32_t> ranks = {};      // ties go to smaller ranks[row], a permutation; empty: to smaller rows
     int num_threads = 1;                            // that prepare queries
+    const DeviceRanks* kept = nullptr;              // in place of `ranks`, where they are on the device already
 };
 
 class CodeScan {

@@ -20,7 +20,7 @@ IndexDevice::~IndexDevice() {
 void IndexDevice::drop() noexcept {
     scan_.reset();
     codec_.reset();
-    ranks_ = {};
+    ranks_.reset();
     stamp_ = 0;
     bytes_ = 0;
 }
@@ -30,7 +30,7 @@ void IndexDevice::take(Context& context, const index::CodesNow& codes, int num_t
     if (codec_ != codes.codec || codes.view.n == 0) drop();  // frees memory before more is taken
     stamp_ = 0;
     bytes_ = 0;
-    ranks_ = {};
+    ranks_.reset();
     try {
         if (scan_ == nullptr) scan_ = make_(context, *codes.codec);
         codec_ = codes.codec;
@@ -43,9 +43,16 @@ void IndexDevice::take(Context& context, const index::CodesNow& codes, int num_t
     bytes_ = codes.view.n > 0 ? scan_->device_bytes() : 0;
 }
 
-RowChoice IndexDevice::choice(const index::CodesNow& codes, const Bitset* allowed, int num_threads) {
-    if (codes.ranks && ranks_.empty()) ranks_ = codes.ranks();
-    return {allowed, codes.ranks ? std::span<const std::uint32_t>(ranks_) : std::span<const std::uint32_t>(), num_threads};
+RowChoice IndexDevice::choice(Context& context, const index::CodesNow& codes, const Bitset* allowed, int num_threads) {
+    if (codes.ranks && ranks_ == nullptr) {
+        ranks_ = std::make_unique<DeviceRanks>(context, codes.ranks());
+        bytes_ += ranks_->bytes();
+    }
+    RowChoice out;
+    out.allowed = allowed;
+    out.num_threads = num_threads;
+    out.kept = ranks_.get();
+    return out;
 }
 
 void IndexDevice::hold(const index::CodesNow& codes, int num_threads) {
@@ -57,7 +64,7 @@ index::RowLists IndexDevice::best(const index::CodesNow& codes, const codec::Sco
     return context_->use([&](Context& context) {
         take(context, codes, num_threads);
         if (codes.view.n == 0 || queries.size() == 0) return index::RowLists(queries.size());
-        return scan_->best(queries, keep, choice(codes, allowed, num_threads));
+        return scan_->best(queries, keep, choice(context, codes, allowed, num_threads));
     });
 }
 
@@ -66,7 +73,7 @@ index::RowLists IndexDevice::best_of(const index::CodesNow& codes, const codec::
     return context_->use([&](Context& context) {
         take(context, codes, num_threads);
         if (ranges.empty()) return index::RowLists(queries.size());
-        return scan_->best_of(queries, ranges, keep, choice(codes, allowed, num_threads));
+        return scan_->best_of(queries, ranges, keep, choice(context, codes, allowed, num_threads));
     });
 }
 

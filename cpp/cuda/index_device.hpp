@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cuda/code_scan.hpp"
+#include "cuda/row_choice.hpp"
 #include "cuda/shared_context.hpp"
 #include "index/code_device.hpp"
 
@@ -34,7 +35,7 @@ public:
 private:
     // The context is in use.
     void take(Context& context, const index::CodesNow& codes, int num_threads);
-    RowChoice choice(const index::CodesNow& codes, const Bitset* allowed, int num_threads);
+    RowChoice choice(Context& context, const index::CodesNow& codes, const Bitset* allowed, int num_threads);
     void drop() noexcept;
 
     const std::shared_ptr<SharedContext> context_;
@@ -42,7 +43,7 @@ private:
     std::unique_ptr<CodeScan> scan_;               // of codec_
     std::shared_ptr<const codec::Codec> codec_;
     std::uint64_t stamp_ = 0;                      // of the codes that scan_ holds; 0: of none
-    std::vector<std::uint32_t> ranks_;             // of the rows of stamp_, once a search needed them
+    std::unique_ptr<DeviceRanks> ranks_;           // of the rows of stamp_, once a search needed them
     std::atomic<std::size_t> bytes_{0};
 };
 

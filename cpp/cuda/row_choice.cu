@@ -38,6 +38,13 @@ std::size_t blocks_of(std::size_t n) { return (n + ScatterRanks::kThreads - 1) /
 
 }  // namespace
 
+DeviceRanks::DeviceRanks(Context& context, std::span<const std::uint32_t> given)
+    : ranks(context, given.size(), kWhat), rows(context, given.size(), kWhat) {
+    ranks.copy_in(given.data(), given.size());
+    rows.fill(0);
+    launch(ScatterRanks{ranks.data(), rows.data(), given.size()}, context, {blocks_of(given.size())});
+}
+
 DeviceChoice::DeviceChoice(Context& context, const RowChoice& choice, std::size_t n) : context_(context), n_(n) {
     if (choice.allowed != nullptr) {
         allowed_ = {context, (n + 63) / 64, kWhat};
@@ -45,21 +52,19 @@ DeviceChoice::DeviceChoice(Context& context, const RowChoice& choice, std::size_
         const auto words = choice.allowed->words();
         allowed_.copy_in(words.data(), std::min(words.size(), allowed_.size()));
     }
-    if (choice.ranks.empty()) return;
-    ranks_ = {context, n, kWhat};
-    ranks_.copy_in(choice.ranks.data(), n);
-    rows_ = {context, n, kWhat};
-    rows_.fill(0);
-    launch(ScatterRanks{ranks_.data(), rows_.data(), n}, context_, {blocks_of(n)});
+    ranks_ = choice.kept;
+    if (ranks_ == nullptr && !choice.ranks.empty()) ranks_ = &own_.emplace(context, choice.ranks);
 }
 
-ChoiceView DeviceChoice::view() const { return {reinterpret_cast<const std::uint32_t*>(allowed_.data()), ranks_.data()}; }
+ChoiceView DeviceChoice::view() const {
+    return {reinterpret_cast<const std::uint32_t*>(allowed_.data()), ranks_ == nullptr ? nullptr : ranks_->ranks.data()};
+}
 
 // What keys tell apart becomes rows.
 void DeviceChoice::to_rows(std::vector<std::uint32_t>& numbers) const {
-    if (ranks_.empty() || numbers.empty()) return;
+    if (ranks_ == nullptr || numbers.empty()) return;
     DeviceArray<std::uint32_t> found(context_, numbers, "the results");
-    launch(RowsOfRanks{rows_.data(), found.data(), found.size()}, context_, {blocks_of(found.size())});
+    launch(RowsOfRanks{ranks_->rows.data(), found.data(), found.size()}, context_, {blocks_of(found.size())});
     found.copy_out(numbers.data(), numbers.size());
 }
 

@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "cuda/code_scan.hpp"
@@ -36,10 +38,20 @@ struct ChoiceView {
     }
 };
 
+// Ranks of rows, and the reverse.
+struct DeviceRanks {
+    DeviceRanks(Context& context, std::span<const std::uint32_t> ranks);
+    std::size_t bytes() const { return ranks.bytes() + rows.bytes(); }
+
+    DeviceArray<std::uint32_t> ranks, rows;
+};
+
 class DeviceChoice {
 public:
     // Of n rows.
     DeviceChoice(Context& context, const RowChoice& choice, std::size_t n);
+    DeviceChoice(const DeviceChoice&) = delete;
+    DeviceChoice& operator=(const DeviceChoice&) = delete;
 
     ChoiceView view() const;
     // The rows of n pools, per query best first, as out[0 … n).
@@ -51,7 +63,8 @@ private:
     Context& context_;
     std::size_t n_;
     DeviceArray<std::uint64_t> allowed_;
-    DeviceArray<std::uint32_t> ranks_, rows_;
+    std::optional<DeviceRanks> own_;
+    const DeviceRanks* ranks_ = nullptr;  // own_ or those that somebody keeps
 };
 
 }  // namespace residua::cuda

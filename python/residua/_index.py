@@ -229,10 +229,12 @@ class Index(CodeRows, Placed, Settings, Saved):
         rerank: Any,
         num_threads: int | None,
         explain: bool,
+        out: Any = "numpy",
         **options: Any,
     ) -> Hits:
         """Search; ``options`` go to native code as they are."""
         k = as_k(k)
+        to_place = self._as_out(out)
         threads = as_threads(num_threads)
         rerank = self._default("rerank", rerank, k)
         name = as_scoring(scoring, has_codec=self._codec is not None)
@@ -253,7 +255,8 @@ class Index(CodeRows, Placed, Settings, Saved):
             texts=takes_texts(self._native, filter),
             together=self._takes_filters(),
         )
-        return add_details(hits, self._native, details, self._place)
+        hits = add_details(hits, self._native, details, self._place)
+        return hits if to_place is None else to_place.take(hits)
 
     def _search_codes(
         self,

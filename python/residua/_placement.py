@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from residua import _core, cuda
+from residua._validate import as_choice
 from residua.errors import UnsupportedError
+from residua.results import Hits
 
 _Self = TypeVar("_Self", bound="Placed")
 
@@ -23,6 +26,12 @@ class Place:
     @property
     def name(self) -> str:
         return self.native.name
+
+    def take(self, hits: Hits) -> Hits:
+        """Hits whose ids and scores are on the device."""
+        put: Any = partial(cuda._native().to_device, self.context)
+        arrays: Any = [cuda.DeviceArray._of(put(a)) for a in hits]
+        return Hits(arrays[0], arrays[1], hits.counts, hits.stats)
 
 
 class Placed:
@@ -86,6 +95,18 @@ class Placed:
         other.__dict__.update(self.__dict__)
         other._place = place
         return other
+
+    def _as_out(self, out: Any) -> Place | None:
+        """Where results go: a device, or None for NumPy arrays."""
+        if as_choice(out, "out", ("numpy", "device")) == "numpy":
+            return None
+        if self._place is None:
+            raise UnsupportedError(
+                "out='device' needs an index on a device, and this one is on the CPU: index.to('cuda')"
+            )
+        if self._native.id_kind == "str":
+            raise UnsupportedError("out='device' needs integer ids, and those of this index are str")
+        return self._place
 
     def _on_host(self, x: Any, name: str) -> Any:
         """Queries where the index can read them."""

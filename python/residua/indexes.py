@@ -117,13 +117,15 @@ class FlatIndex(CodecVersions, Index):
         plan: Literal["auto", "scan"] = "auto",
         num_threads: int | None = None,
         explain: bool = False,
+        out: Literal["numpy", "device"] = "numpy",
     ) -> Hits:
         """Find the k best vectors of every query.
 
         Parameters
         ----------
         q
-            ``(nq, dim)`` queries, or ``(dim,)`` for one, which gives one-dimensional results.
+            ``(nq, dim)`` queries, or ``(dim,)`` for one, which gives one-dimensional results; of an index on
+            a device also arrays and tensors that are there.
         k
             How many, 1 … 2**31 - 1.
         filter
@@ -145,6 +147,9 @@ class FlatIndex(CodecVersions, Index):
             At least 1; None uses the CPUs that the process may use. Results do not depend on it.
         explain
             Add details to ``hits.stats``.
+        out
+            ``"device"``: ids and scores are :class:`residua.cuda.DeviceArray`; of an index on a device, with
+            integer ids.
 
         Returns
         -------
@@ -156,7 +161,7 @@ class FlatIndex(CodecVersions, Index):
         """
         as_choice(plan, "plan", ("auto", "scan"))
         stages = as_funnel(funnel, self._codec)
-        return self._search(q, k, filter, scoring, rerank, num_threads, explain, funnel=stages)
+        return self._search(q, k, filter, scoring, rerank, num_threads, explain, out, funnel=stages)
 
     def search_codes(
         self,

@@ -232,13 +232,15 @@ class IVFIndex(Index):
         plan: Literal["auto", "cells", "scan"] = "auto",
         num_threads: int | None = None,
         explain: bool = False,
+        out: Literal["numpy", "device"] = "numpy",
     ) -> Hits:
         """Find the k best vectors of every query.
 
         Parameters
         ----------
         q
-            ``(nq, dim)`` queries, or ``(dim,)`` for one, which gives one-dimensional results.
+            ``(nq, dim)`` queries, or ``(dim,)`` for one, which gives one-dimensional results; of an index on
+            a device also arrays and tensors that are there.
         k
             How many, 1 … 2**31 - 1.
         filter
@@ -260,6 +262,9 @@ class IVFIndex(Index):
             At least 1; None uses the CPUs that the process may use. Results do not depend on it.
         explain
             Add details to ``hits.stats``.
+        out
+            ``"device"``: ids and scores are :class:`residua.cuda.DeviceArray`; of an index on a device, with
+            integer ids.
 
         Returns
         -------
@@ -273,7 +278,7 @@ class IVFIndex(Index):
         if plan != "scan":
             nprobe = self._default("nprobe", nprobe, k)
         lists = self._as_nprobe(nprobe, plan)
-        hits = self._search(q, k, filter, scoring, rerank, num_threads, explain, nprobe=lists)
+        hits = self._search(q, k, filter, scoring, rerank, num_threads, explain, out, nprobe=lists)
         hits.stats["warning"] = self.drift()
         return hits
 

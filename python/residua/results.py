@@ -46,10 +46,12 @@ class Hits:
         yield self.scores
 
     def __repr__(self) -> str:
-        if self.ids.ndim == 1:
+        if self.ids.ndim == 1 and isinstance(self.ids, np.ndarray):
             head = ", ".join(f"{i!s}: {s:.4g}" for i, s in zip(self.ids[:3], self.scores[:3], strict=True))
             more = ", …" if len(self.ids) > 3 else ""
             return f"Hits(k={len(self.ids)}, {{{head}{more}}}, plan={self.stats.get('plan')!r})"
+        if self.ids.ndim == 1:
+            return f"Hits(k={len(self.ids)}, plan={self.stats.get('plan')!r})"
         return f"Hits(nq={self.ids.shape[0]}, k={self.ids.shape[1]}, plan={self.stats.get('plan')!r})"
 
 

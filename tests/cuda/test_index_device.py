@@ -37,6 +37,8 @@ def codec_of(name: str) -> rz.Codec:
         "recurrent": lambda: rz.RecurrentBinaryCodec(DIM, 2),
         "binary": lambda: rz.BinaryCodec(DIM),
         "scalar": lambda: rz.ScalarCodec(DIM),
+        "pq": lambda: rz.PQCodec(DIM, n_subspaces=12, bits=4),
+        "float": lambda: rz.FloatCodec(DIM, "float16"),
     }[name]()
 
 
@@ -64,7 +66,7 @@ def check_same(cpu: rz.FlatIndex | rz.IVFIndex, device: Any, q: Any = Q, **optio
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("codec", ["recurrent", "binary", "scalar"])
+@pytest.mark.parametrize("codec", ["recurrent", "binary", "scalar", "pq"])
 def test_flat_index_equals_the_cpu(codec: str, metric: str) -> None:
     index = flat(codec, metric)
     device = index.to("cuda")
@@ -74,6 +76,14 @@ def test_flat_index_equals_the_cpu(codec: str, metric: str) -> None:
         {"scoring": "symmetric", "rerank": 0},
     ):
         check_same(index, device, **options)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_float_codes_agree_to_rounding(metric: str) -> None:
+    index = flat("float", metric, vectors="none")
+    ours, theirs = index.to("cuda").search(Q, k=30), index.search(Q, k=30)
+    np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(ours.ids, theirs.ids)
 
 
 @pytest.mark.parametrize("vectors", ["auto", "none"])

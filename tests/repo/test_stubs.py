@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -17,14 +18,17 @@ import residua
 from residua import _core
 
 
-def test_stubs_agree_with_the_native_module(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["residua._core", "residua._cuda"])
+def test_stubs_agree_with_the_native_module(module: str, tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="stubtest is part of mypy")
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not part of this build")
     # The package's own folder comes first, so that a development build is checked against its own stubs.
     environment = {**os.environ, "MYPYPATH": str(Path(residua.__file__).parents[1])}
     if "site-packages" in environment["MYPYPATH"]:
         del environment["MYPYPATH"]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "residua._core"],
+        [sys.executable, "-m", "mypy.stubtest", module],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
