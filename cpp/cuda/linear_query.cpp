@@ -151,30 +151,30 @@ BitTiles bit_tiles(const LinearQueries& queries, const LinearLayout& layout, boo
     return out;
 }
 
-ByteTiles byte_tiles(const LinearQueries& queries, std::size_t tile) {
+ByteTiles byte_tiles(const LinearQueries& queries, std::size_t tile, int num_threads) {
     constexpr std::size_t kDepth = 2 * kGroup;
     ByteTiles out;
     out.steps = (queries.dims + kDepth - 1) / kDepth;
     out.fragments.resize((queries.n + tile - 1) / tile * tile * out.steps * kDepth);
-    std::vector<std::int8_t> levels(kDepth);  // weights in the order of spread()
-    for (std::size_t q = 0; q < queries.n; ++q) {
-        for (std::size_t step = 0; step < out.steps; ++step) {
-            for (std::uint32_t d = 0; d < kDepth; ++d) {
-                const std::size_t dim = step * kDepth + d;
-                levels[d / kGroup * kGroup + byte_of_dim(d % kGroup)] = dim < queries.dims ? queries.coarse[q * queries.dims + dim] : std::int8_t{0};
-            }
-            std::int8_t* to = out.fragments.data() + (q / 16 * out.steps + step) * 16 * kDepth;
-            for (std::uint32_t t = 0; t < 4; ++t) {
-                for (std::uint32_t h = 0; h < 2; ++h) {
-                    for (std::uint32_t half = 0; half < 2; ++half) {
-                        // Words 0 and 2 of a lane are of query g, 1 and 3 of g + 8.
-                        const std::size_t lane = q % 8 * 4 + t, word = 2 * half + q % 16 / 8;
-                        std::copy_n(levels.data() + depth_byte(t, h, half), 4, to + ((h * kWarp + lane) * 4 + word) * 4);
-                    }
-                }
-            }
+    const auto place = [&](std::size_t q, std::size_t step) {
+        std::int8_t levels[kDepth];  // weights in the order of spread()
+        for (std::uint32_t d = 0; d < kDepth; ++d) {
+            const std::size_t dim = step * kDepth + d;
+            levels[d / kGroup * kGroup + byte_of_dim(d % kGroup)] = dim < queries.dims ? queries.coarse[q * queries.dims + dim] : std::int8_t{0};
         }
-    }
+        std::int8_t* to = out.fragments.data() + (q / 16 * out.steps + step) * 16 * kDepth;
+        for (std::uint32_t i = 0; i < 16; ++i) {
+            const std::uint32_t t = i / 4, h = i / 2 % 2, half = i % 2;
+            // Words 0 and 2 of a lane are of query g, 1 and 3 of g + 8.
+            const std::size_t lane = q % 8 * 4 + t, word = 2 * half + q % 16 / 8;
+            std::copy_n(levels + depth_byte(t, h, half), 4, to + ((h * kWarp + lane) * 4 + word) * 4);
+        }
+    };
+    parallel_for(queries.n, 64, num_threads, [&](std::size_t begin, std::size_t end, int) {
+        for (std::size_t q = begin; q < end; ++q) {
+            for (std::size_t step = 0; step < out.steps; ++step) place(q, step);
+        }
+    });
     return out;
 }
 

@@ -89,6 +89,6 @@ struct ByteTiles {
     std::vector<std::int8_t> fragments;
     std::size_t steps = 0;  // of 64 dims
 };
-ByteTiles byte_tiles(const LinearQueries& queries, std::size_t tile);
+ByteTiles byte_tiles(const LinearQueries& queries, std::size_t tile, int num_threads);
 
 }  // namespace residua::cuda

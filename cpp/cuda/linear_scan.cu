@@ -32,11 +32,12 @@ DeviceArray<T> uploaded(Context& context, const std::vector<T>& host, const char
 
 // What a batch of queries needs on the device, while it is searched.
 struct LinearScan::Batch {
-    Batch(LinearScan& scan, const codec::Scorer& scorer, std::size_t begin, std::size_t end, const DeviceChoice& choice, int num_threads)
+    Batch(LinearScan& scan, const codec::Scorer& scorer, std::size_t begin, std::size_t end, const DeviceChoice& choice, int num_threads_)
         : owner(scan),
           context(scan.context_),
-          queries(linear_queries(scorer, begin, end, scan.layout_, num_threads)),
-          chosen(choice) {
+          queries(linear_queries(scorer, begin, end, scan.layout_, num_threads_)),
+          chosen(choice),
+          num_threads(num_threads_) {
         weights = uploaded(context, queries.weights, kWhat);
         rests = uploaded(context, queries.rests, kWhat);
         bounds = uploaded(context, queries.bounds, kWhat);
@@ -79,6 +80,7 @@ struct LinearScan::Batch {
     Context& context;
     LinearQueries queries;
     const DeviceChoice& chosen;
+    int num_threads;
     DeviceArray<std::int16_t> weights, rests;
     DeviceArray<LinearBound> bounds;
     DeviceArray<LinearTerms> terms;
@@ -145,7 +147,7 @@ std::size_t LinearScan::batch_size(std::size_t most, std::size_t keep) const {
 }
 
 void LinearScan::scan_for_many(const Batch& batch, Pools& pools) {
-    const ByteTiles tiles = byte_tiles(batch.queries, ScanBytes<true>::kQueries);
+    const ByteTiles tiles = byte_tiles(batch.queries, ScanBytes<true>::kQueries, batch.num_threads);
     if (ScanBytes<true>::shared_bytes(tiles.steps) <= context_.info().shared_bytes) {
         scan_for_many<true>(batch, tiles, pools);
     } else {
