@@ -52,7 +52,7 @@ class TokenDocuments:
         ``"float16"``. float16 tokens on the device that are to be ``"float16"`` are not copied (16-byte
         aligned, ``dim`` a multiple of 8): what is written to them later is what is scored. Codes and int8
         are encoded by the CPU.
-    mask, queries, num_threads
+    mask, queries
         As for :class:`residua.TokenStore`.
     device
         ``"cuda"``, ``"cuda:1"``, a ``torch.device``, or a number.
@@ -61,6 +61,8 @@ class TokenDocuments:
     stream
         What is done is ordered on it: None for a stream of our own, a handle, or a stream of PyTorch, CuPy or
         cuda.core.
+    num_threads
+        Of the CPU, for encoding; at least 1, None uses those that the process may use.
 
     Raises
     ------

@@ -52,13 +52,13 @@ class FDEncoder(TokenEncoder):
         recovers recall where tokens share a direction. None: no centring.
     seed
         Encodings of different seeds, or of other settings, do not fit together.
-    device
-        Where encoding runs: ``"cpu"``, or ``"cuda"``, ``"cuda:1"``, a ``torch.device`` or a number. The
-        values are those of the CPU.
     compat
         ``"google"`` gives the values of the C++ code of google/graph-mining, ``"fastembed"`` those of
         ``fastembed.postprocess.Muvera`` (its default seed is 42), both to about 1e-5. None: our own numbers,
         equal on all machines.
+    device
+        Where encoding runs: ``"cpu"``, or ``"cuda"``, ``"cuda:1"``, a ``torch.device`` or a number. The
+        values are those of the CPU.
 
     Notes
     -----
