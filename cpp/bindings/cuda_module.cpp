@@ -81,6 +81,7 @@ PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
     register_errors(m);
     register_devices(m);
     register_cuda_arrays(m);
+    register_cuda_multivector(m);
     register_cuda_training(m);
     py::class_<IndexDevice, residua::index::CodeDevice, std::shared_ptr<IndexDevice>>(m, "IndexDevice")
         .def(py::init([](std::shared_ptr<SharedContext> context) {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,10 +19,28 @@ from residua._typing import AnyArray
 from residua._validate import as_int
 from residua.errors import InvalidTypeError, InvalidValueError, UnsupportedError
 
-__all__ = ["DeviceArray", "device_count", "device_info", "encode", "is_available", "kmeans", "to_device"]
+if TYPE_CHECKING:
+    from residua._cuda_multivector import TokenDocuments
+
+__all__ = [
+    "DeviceArray",
+    "TokenDocuments",
+    "device_count",
+    "device_info",
+    "encode",
+    "is_available",
+    "kmeans",
+    "to_device",
+]
 
 _EMULATED = "RESIDUA_CUDA_EMULATED"
 _LEGACY_STREAM = 1  # cudaStreamLegacy
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TokenDocuments":  # its module imports this one
+        return import_module("residua._cuda_multivector").TokenDocuments
+    raise AttributeError(f"module 'residua.cuda' has no attribute {name!r}")
 
 
 def _look() -> tuple[Any, str]:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from residua import _core
+from residua import _core, _cuda_multivector, cuda
 from residua._token_encoder import TokenEncoder
 from residua._tokens import Tokens
 from residua._typing import AnyArray, ArrayLike, FloatArray
-from residua._validate import as_choice, as_dim, as_flag, as_floats, as_int, as_seed
+from residua._validate import as_choice, as_dim, as_flag, as_floats, as_int, as_seed, as_threads
 from residua.errors import InvalidValueError, ShapeError
 
 __all__ = ["FDEncoder"]
@@ -56,6 +56,9 @@ class FDEncoder(TokenEncoder):
         ``"google"`` gives the values of the C++ code of google/graph-mining, ``"fastembed"`` those of
         ``fastembed.postprocess.Muvera`` (its default seed is 42), both to about 1e-5. None: our own numbers,
         equal on all machines.
+    device
+        Where encoding runs: ``"cpu"``, or ``"cuda"``, ``"cuda:1"``, a ``torch.device`` or a number. The
+        values are those of the CPU.
 
     Notes
     -----
@@ -77,6 +80,7 @@ class FDEncoder(TokenEncoder):
     """
 
     _native: _core.FDEncoder
+    _there: Any  # the native encoder of a device, or None
 
     def __init__(
         self,
@@ -90,7 +94,10 @@ class FDEncoder(TokenEncoder):
         center: ArrayLike | None = None,
         seed: int = 1,
         compat: Literal["google", "fastembed"] | None = None,
+        *,
+        device: Any = "cpu",
     ) -> None:
+        number = cuda._as_device(device)
         d = as_dim(dim)
         k = as_int(k_sim, "k_sim", 0, 16)
         r = as_int(reps, "reps", 1, 65_536)
@@ -124,12 +131,41 @@ class FDEncoder(TokenEncoder):
             d, k, r, width, kind, final, as_flag(fill_empty, "fill_empty"), s, compat or "",
             _as_center(center, d), planes, signs,
         )  # fmt: skip
+        self._place(number)
 
     @classmethod
     def _from_native(cls, native: _core.FDEncoder) -> FDEncoder:
         encoder = cls.__new__(cls)
         encoder._native = native
+        encoder._there = None
         return encoder
+
+    def _place(self, number: int | None) -> None:
+        self._there = None if number is None else _cuda_multivector.encoder_of(self._native, number)
+
+    def to(self, device: Any) -> FDEncoder:
+        """Return the same encoder on another device.
+
+        Parameters
+        ----------
+        device
+            As for the class.
+
+        Raises
+        ------
+        UnsupportedError
+            CUDA is not available, or tokens are too long for the device.
+        InvalidTypeError, InvalidValueError, OutOfMemoryError
+        """
+        number = cuda._as_device(device)
+        encoder = self._from_native(self._native)
+        encoder._place(number)
+        return encoder
+
+    @property
+    def device(self) -> str:
+        """``"cpu"``, or ``"cuda:0"``, …"""
+        return "cpu" if self._there is None else f"cuda:{self._there.context.device}"
 
     @property
     def dim(self) -> int:
@@ -152,13 +188,98 @@ class FDEncoder(TokenEncoder):
             "center": self._native.center if len(self._native.center) else None,
         }
 
+    def encode_documents(
+        self,
+        tokens: Any,
+        *,
+        mask: ArrayLike | None = None,
+        num_threads: int | None = None,
+        output: Literal["numpy", "device"] = "numpy",
+    ) -> Any:
+        """Encode documents.
+
+        Parameters
+        ----------
+        tokens
+            A list of ``(t, dim)`` arrays, ``(tokens (T, dim), offsets (n + 1,))``, or a padded
+            ``(n, t, dim)`` array; float32, float16, bfloat16 or float64, as NumPy arrays or CPU tensors. A
+            2-D array is one document. An encoder on a CUDA device reads float32 and float16 arrays there
+            (``__dlpack__`` or ``__cuda_array_interface__``), but for lists and masks, without a copy.
+        mask
+            ``(n, t)`` bool or 0 and 1: which tokens of a padded array count. None: all of them.
+        num_threads
+            At least 1; None uses the CPUs that the process may use. Results do not depend on it.
+        output
+            ``"numpy"``, or ``"device"`` for a :class:`residua.cuda.DeviceArray`, ``(n, output_dim)``.
+
+        Returns
+        -------
+        ``(n, output_dim)`` float32, ``(output_dim,)`` for one document. A document without tokens, or whose
+        tokens are all masked, is a zero vector.
+
+        Raises
+        ------
+        ShapeError, DtypeError, InvalidTypeError
+        NonFiniteError
+            Names the first bad document and token.
+        InvalidValueError
+            Values overflow float32.
+        OutOfMemoryError
+            The device has no room, with sizes.
+        """
+        return self._run(tokens, mask, True, num_threads, output)
+
+    def encode_queries(
+        self,
+        tokens: Any,
+        *,
+        mask: ArrayLike | None = None,
+        num_threads: int | None = None,
+        output: Literal["numpy", "device"] = "numpy",
+    ) -> Any:
+        """Encode queries.
+
+        Parameters
+        ----------
+        tokens, mask, num_threads, output
+            As for :meth:`encode_documents`.
+
+        Returns
+        -------
+        ``(n, output_dim)`` float32, ``(output_dim,)`` for one query; zero for a query without tokens.
+
+        Raises
+        ------
+        ShapeError, DtypeError, InvalidTypeError, NonFiniteError, InvalidValueError, OutOfMemoryError
+            As for :meth:`encode_documents`.
+        """
+        return self._run(tokens, mask, False, num_threads, output)
+
+    def _run(self, tokens: Any, mask: Any, document: bool, num_threads: int | None, output: str) -> Any:
+        if self._there is None:
+            if as_choice(output, "output", ("numpy", "device")) != "numpy":
+                raise InvalidValueError(
+                    "output='device' is for encoders on a device: FDEncoder(..., device='cuda')"
+                )
+            return self._checked(tokens, mask, document, num_threads)
+        as_threads(num_threads)
+        out, single = _cuda_multivector.encode(
+            self._there, tokens, mask, self.dim, document=document, output=output
+        )
+        return out[0] if single and output == "numpy" else out
+
     def _encode(self, sets: Tokens, document: bool, threads: int) -> FloatArray:
+        if self._there is not None:
+            encoded: FloatArray = self._there.encode(sets.flat, sets.offsets, document, False)
+            return encoded
         return self._native.encode(sets.flat, sets.offsets, document, threads)
 
     def __repr__(self) -> str:
         shown = {k: v for k, v in self.config.items() if k != "center" and v is not None}
         if len(self._native.center):
             shown["center"] = "…"
+        if self._there is not None:
+            shown["device"] = self.device
         return f"FDEncoder({', '.join(f'{k}={v!r}' for k, v in shown.items())}, {self.output_dim} dims)"
 
 

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from residua import _core
+from residua import _core, _cuda_multivector, cuda
 from residua._tokens import Tokens, as_numbers, as_queries, as_tokens
 from residua._typing import ArrayLike, FloatArray, IntArray
-from residua._validate import as_floats, as_k, as_number, as_threads
+from residua._validate import as_choice, as_floats, as_k, as_number, as_threads
 from residua.errors import InvalidTypeError, InvalidValueError, ShapeError
 from residua.results import Hits, make_hits
 from residua.token_store import TokenStore
@@ -28,7 +28,9 @@ def maxsim(
     documents: ArrayLike | None = None,
     tau: float | None = None,
     num_threads: int | None = None,
-) -> FloatArray:
+    device: Any = "cpu",
+    output: Literal["numpy", "device"] = "numpy",
+) -> Any:
     """Score documents: sum over query tokens of the best inner product with a token of the document.
 
     Parameters
@@ -38,7 +40,8 @@ def maxsim(
         array, or one query as a 2-D array; float32, float16, bfloat16 or float64.
     doc_tokens
         Documents in the same forms, int8 as well (see ``doc_scales``), or a :class:`TokenStore`, whose codes
-        are scored without being decoded to floats.
+        are scored without being decoded to floats. Documents that are scored again and again on a GPU belong
+        in a :class:`residua.cuda.TokenDocuments`, which is scored where it is.
     q_mask, doc_mask
         ``(n, t)`` bool or 0 and 1: which tokens of a padded array count.
     doc_scales
@@ -49,6 +52,13 @@ def maxsim(
         Carve queries first (:func:`ball_carve`), for fewer query tokens at some loss; None: do not.
     num_threads
         At least 1; None uses the CPUs that the process may use. Scores do not depend on it.
+    device
+        ``"cpu"``, or a CUDA device: ``"cuda"``, ``"cuda:1"``, a ``torch.device`` or a number. Arrays on it
+        (with ``__dlpack__`` or ``__cuda_array_interface__``: ``(n, t, dim)``, ``(t, dim)`` or
+        ``(tokens, offsets)``) of float32 or float16 are read where they are. Scores of codes are those of the
+        CPU, all others equal to about 1e-6.
+    output
+        ``"numpy"``, or ``"device"`` for a :class:`residua.cuda.DeviceArray` of all axes.
 
     Returns
     -------
@@ -63,6 +73,8 @@ def maxsim(
         A query has no tokens.
     OutOfRangeError
         An IndexError: a number in ``documents`` is not there.
+    UnsupportedError, OutOfMemoryError
+        CUDA is not available, or the device has no room.
 
     Examples
     --------
@@ -73,6 +85,14 @@ def maxsim(
     >>> int(rz.maxsim(query, documents).argmax())
     2
     """
+    if cuda._as_device(device) is not None or isinstance(doc_tokens, _cuda_multivector.TokenDocuments):
+        as_threads(num_threads)
+        return _cuda_multivector.maxsim(
+            q_tokens, doc_tokens, q_mask=q_mask, doc_mask=doc_mask, doc_scales=doc_scales,
+            documents=documents, tau=tau, device=device, output=output,
+        )  # fmt: skip
+    if as_choice(output, "output", ("numpy", "device")) != "numpy":
+        raise InvalidValueError("output='device' is for scores that are made there: give device='cuda'")
     table = _scores(q_tokens, doc_tokens, q_mask, doc_mask, doc_scales, documents, tau, num_threads)
     out = table.scores[:, 0] if table.single_document else table.scores
     return out[0] if table.single_query else out
