@@ -45,6 +45,10 @@ void IvfIndex::check_lists(std::span<const std::uint32_t> lists, std::size_t n) 
 
 // Rows of the index are told apart by place; places without a row come last.
 CodesNow IvfIndex::codes_now() const {
+    if (scores_by_list()) {
+        throw Error(ErrorKind::unsupported, "devices score codes of residuals under l2 only where they hold a term of their list, as recurrent "
+                                            "codes trained with the lists do; search this index on the CPU");
+    }
     CodesNow out{codec_, {lists_.codes(), lists_.places()}, lists_.stamp(), {}};
     out.ranks = [this] {
         const TieOrder* order = tie_order();

@@ -271,10 +271,6 @@ std::vector<TopK> IvfIndex::scan_probes(const codec::Scorer& scorer, ConstMatrix
 // The same, best first.
 RowLists IvfIndex::scan_on_device(CodeDevice& device, const codec::Scorer& scorer, const Probes& probes, Keep keep,
                                   const Bitset* allowed, int num_threads) const {
-    if (scores_by_list()) {
-        throw Error(ErrorKind::unsupported, device.name() + " scores codes of residuals under l2 only where they hold a term of their list, "
-                                                            "as recurrent codes trained with the lists do; search on the CPU, index.to('cpu')");
-    }
     const std::size_t nq = probes.size();
     RowLists out(nq);
     if (keep.usual == 0 || nq == 0) return out;

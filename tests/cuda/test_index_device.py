@@ -93,7 +93,8 @@ def test_lists_equal_the_cpu(metric: str, vectors: str) -> None:
     device = index.to("cuda")
     for options in ({"rerank": 0, "k": 40, "nprobe": 5}, {"plan": "scan", "k": N + 3}):
         check_same(index, device, **options)
-    check_same(ivf(metric, "scalar"), ivf(metric, "scalar").to("cuda"), rerank=0, scoring="symmetric")
+    for codec in ("scalar", "pq"):
+        check_same(ivf(metric, codec), ivf(metric, codec).to("cuda"), rerank=0, scoring="symmetric")
 
 
 @pytest.mark.parametrize(
@@ -272,8 +273,22 @@ def test_what_devices_cannot_do() -> None:
     device.add(np.tile(X, (35, 1)))
     with pytest.raises(UnsupportedError, match=r"at most 8192 rows.*asks for 9000.*lower k or rerank"):
         device.search(Q, k=9000, rerank=0)
-    by_list = rz.IVFIndex(DIM, metric="l2", codec=rz.ScalarCodec(DIM), nlist=4).train(X)
-    assert not by_list._native.is_residual
+
+
+@pytest.mark.parametrize(("metric", "works"), [("ip", True), ("l2", False)])
+def test_residual_lists_of_faiss(metric: str, works: bool) -> None:
+    faiss = pytest.importorskip("faiss")
+    kind = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}[metric]
+    theirs = faiss.index_factory(DIM, "IVF2,PQ4x4", kind)
+    theirs.train(X)
+    theirs.add(X)
+    index = rz.from_faiss(theirs)
+    if works:
+        check_same(index, index.to("cuda"), k=20)
+        return
+    with pytest.raises(UnsupportedError, match="residuals under l2.*on the CPU"):
+        index.to("cuda")
+    assert len(index.search(Q).ids) == len(Q)
 
 
 def test_streams() -> None:
