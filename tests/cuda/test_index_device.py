@@ -286,7 +286,7 @@ def test_residual_lists_of_faiss(metric: str, works: bool) -> None:
     if works:
         check_same(index, index.to("cuda"), k=20)
         return
-    with pytest.raises(UnsupportedError, match="residuals under l2.*on the CPU"):
+    with pytest.raises(UnsupportedError, match=r"residuals under l2.*on the CPU"):
         index.to("cuda")
     assert len(index.search(Q).ids) == len(Q)
 
