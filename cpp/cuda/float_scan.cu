@@ -94,7 +94,7 @@ RZ_DEVICE float score_row(const FloatRows<kType>& rows, std::size_t row, const f
 
 template <RowType kType, bool kL2, int kQueries>
 struct ScanFloats {
-    static constexpr int kThreads = 256;
+    static constexpr int kThreads = 128;
     static constexpr std::uint32_t kWarps = kThreads / kWarp, kInFlight = 4;
 
     TileLaunch tiles;
@@ -306,10 +306,14 @@ void FloatScan::take(const codec::Codec&, codec::BlockView codes, int num_thread
     n_ = codes.n;
 }
 
-bool FloatScan::takes_many(std::size_t n_queries, std::size_t most) const {
-    if (most < n_queries) return false;
-    if (many_from_ != 0) return n_queries >= many_from_;
-    return n_queries >= kManyFrom && blas::is_there();
+// Rows of a product with so many queries that there is room for; 0 where there is none, or no gain.
+std::size_t FloatScan::chunk_for(std::size_t n_queries, std::size_t most) const {
+    const bool many = many_from_ != 0 ? n_queries >= many_from_ : n_queries >= kManyFrom && blas::is_there();
+    if (!many || most < n_queries) return 0;
+    const std::size_t row_bytes = (n_queries + (type_ == RowType::f32 ? 0 : padded_dim())) * sizeof(float);
+    std::size_t room = std::max(kScratchBytes, kChunkStep * row_bytes);
+    if (context_.limit() != 0) room = std::min(room, (context_.limit() - std::min(context_.limit(), context_.used())) / 4);
+    return std::min(room / row_bytes / kChunkStep * kChunkStep, kMostChunk);
 }
 
 std::uint32_t FloatScan::load(const codec::Scorer& queries, std::size_t begin, std::size_t end, std::size_t most, int) {
@@ -318,10 +322,11 @@ std::uint32_t FloatScan::load(const codec::Scorer& queries, std::size_t begin, s
     query_lengths_ = {};
     products_ = {};
     wide_ = {};
-    many_ = takes_many(n, most);
-    together_ = many_ ? static_cast<std::uint32_t>(n) : most < 2 || n < 2 ? 1 : n < 3 ? 2 : 4;
+    chunk_ = chunk_for(n, most);
+    const bool many = chunk_ > 0;
+    together_ = many ? static_cast<std::uint32_t>(n) : most < 2 || n < 2 ? 1 : n < 3 ? 2 : 4;
     // Groups are whole in memory.
-    std::vector<float> turned(blocks_of(n, together_) * together_ * stride, 0.0f), plain(many_ ? n * stride : 0, 0.0f), lengths;
+    std::vector<float> turned(blocks_of(n, together_) * together_ * stride, 0.0f), plain(many ? n * stride : 0, 0.0f), lengths;
     for (std::size_t q = 0; q < n; ++q) {
         const std::span<const float> values = queries.float_query(begin + q);
         if (values.size() != dim_) throw Error(ErrorKind::unsupported, "these queries are no floats for the rows that are on the GPU");
@@ -331,17 +336,13 @@ std::uint32_t FloatScan::load(const codec::Scorer& queries, std::size_t begin, s
             turned[q * stride + within / 4 * units() * 4 + unit * 4 + within % 4] = values[i];
             square += static_cast<double>(values[i]) * static_cast<double>(values[i]);
         }
-        if (many_) std::copy(values.begin(), values.end(), plain.begin() + static_cast<std::ptrdiff_t>(q * stride));
+        if (many) std::copy(values.begin(), values.end(), plain.begin() + static_cast<std::ptrdiff_t>(q * stride));
         lengths.push_back(static_cast<float>(std::sqrt(square) * 1.001));
     }
     queries_ = {context_, turned, "the queries"};
-    if (!many_) return together_;
+    if (!many) return together_;
     plain_ = {context_, plain, "the queries"};
     query_lengths_ = {context_, lengths, "the queries"};
-    const std::size_t row_floats = n + (type_ == RowType::f32 ? 0 : stride);
-    std::size_t room = std::max(kScratchBytes, kChunkStep * row_floats * sizeof(float));
-    if (context_.limit() != 0) room = std::min(room, (context_.limit() - std::min(context_.limit(), context_.used())) / 2);
-    chunk_ = std::clamp(room / sizeof(float) / row_floats / kChunkStep * kChunkStep, kChunkStep, kMostChunk);
     products_ = {context_, n * chunk_, "the products of rows with queries"};
     if (type_ != RowType::f32) wide_ = {context_, chunk_ * stride, "the products of rows with queries"};
     return together_;
@@ -354,7 +355,7 @@ void FloatScan::offer_as(const TileLaunch& tiles) {
         kernel = {tiles, rows_at<kType>(codes_.data(), units()), queries_.data()};
         launch(kernel, context_, {blocks_for(tiles, groups, decltype(kernel)::kWarps), groups});
     };
-    if (many_) return offer_products<kType, kL2>(tiles);
+    if (chunk_ > 0) return offer_products<kType, kL2>(tiles);
     if (together_ == 4) return run(ScanFloats<kType, kL2, 4>{});
     if (together_ == 2) return run(ScanFloats<kType, kL2, 2>{});
     run(ScanFloats<kType, kL2, 1>{});

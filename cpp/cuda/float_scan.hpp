@@ -37,7 +37,7 @@ private:
     template <class Run>
     void dispatch(Run run) const;
 
-    bool takes_many(std::size_t n_queries, std::size_t most) const;
+    std::size_t chunk_for(std::size_t n_queries, std::size_t most) const;
     std::size_t unit_values() const { return 16 / store::row_type_bytes(type_); }  // of 16 bytes
     std::size_t units() const { return (dim_ + unit_values() - 1) / unit_values(); }
     std::size_t padded_dim() const { return units() * unit_values(); }
@@ -49,10 +49,9 @@ private:
     DeviceArray<std::uint8_t> codes_;  // rows of units() * 16 bytes, zeros at their ends; whole tiles of rows
     DeviceArray<float> lengths_;       // of the rows, rounded up
     std::uint32_t together_ = 1;       // queries of a group
-    bool many_ = false;
     DeviceArray<float> queries_;       // rows of padded_dim(): the first 4 values of all units, then the others
     DeviceArray<float> plain_, query_lengths_;  // many: the queries as they are
-    std::size_t chunk_ = 0;            // rows of a product
+    std::size_t chunk_ = 0;            // many: rows of a product; few: 0
     DeviceArray<float> products_, wide_;
 };
 

@@ -163,6 +163,9 @@ struct ScanLookups {
     }
 };
 
+// Queries whose entries one load takes. 16 entries of two queries are in all banks once; of four they would meet.
+constexpr std::uint32_t kMostTogether(int bits) { return bits == 8 ? 4 : 2; }
+
 // Tiles that a warp of a sliced scan keeps sums of.
 constexpr int kSlicedRounds = 4;
 
@@ -211,7 +214,7 @@ std::uint32_t LookupScan::load(const codec::Scorer& queries, std::size_t begin, 
     const std::size_t half = (context_.info().shared_bytes - 1024) / 2;
     together_ = 1;
     for (const std::uint32_t wanted : {2u, 4u}) {
-        if (wanted <= most && n >= wanted && wanted * table * sizeof(float) <= half) together_ = wanted;
+        if (wanted <= kMostTogether(shape_.bits) && wanted <= most && n >= wanted && wanted * table * sizeof(float) <= half) together_ = wanted;
     }
     const std::size_t groups = (n + together_ - 1) / together_;
     std::vector<float> tables(groups * together_ * table, 0.0f), shared_parts(n);
@@ -246,7 +249,9 @@ void LookupScan::offer_bits(const TileLaunch& tiles) {
         kernel = {tiles, codes_.data(), all, tables_.data(), shared_parts_.data(), slice};
         return kernel;
     };
-    if (together_ == 4) return run(make(ScanLookups<kBits, 4, 1>{}, all), table);
+    if constexpr (kMostTogether(kBits) == 4) {
+        if (together_ == 4) return run(make(ScanLookups<kBits, 4, 1>{}, all), table);
+    }
     if (together_ == 2) return run(make(ScanLookups<kBits, 2, 1>{}, all), table);
     const std::size_t room = context_.info().shared_bytes;
     if (table <= room) return run(make(ScanLookups<kBits, 1, 1>{}, all), table);

@@ -105,6 +105,8 @@ TEST_CASE("float scan: other queries and a small cap are refused") {
     scan.take(rows.codec, rows.view(), 1);
     CHECK_THROWS_AS(scan.best(*other.scorer, 1, {}), Error);
     check_best(scan, rows.as_case(), 7, {});
+    scan.set_many_from(1);  // no room for products: scored without
+    check_best(scan, rows.as_case(), 7, {});
     const Rows large(FloatCodec::Type::f16, Metric::ip, 24, 6000, 1, 100);
     CHECK_THROWS_AS(scan.take(large.codec, large.view(), 1), Error);
     CHECK(scan.rows() == 0);

@@ -72,8 +72,8 @@ TEST_CASE("lookup scan: codes of 4 bits score the same bits") {
 }
 
 TEST_CASE("lookup scan: tables that shared memory does not hold") {
-    check(Metric::ip, 203, 203, 8, 2100, 1, 300);       // more rows than one round of a block
-    check(Metric::l2, 2601, 2601, 4, 150, 1, 150);
+    check(Metric::ip, 240, 240, 8, 2100, 1, 300);       // more rows than one round of a block
+    check(Metric::l2, 4001, 4001, 4, 150, 1, 150);
 }
 
 TEST_CASE("lookup scan: codes against codes") {
