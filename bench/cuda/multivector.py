@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MaxSim and fixed-dimensional encodings. Tokens are random, a thousand documents over and over.
 
-Time on the device is what more documents add, so that what a call costs in Python is no part of it; the whole call
-is reported beside it (of PyTorch the call alone).
+Time on the device is what more documents add, so that what a call costs in Python is no part of it; the
+whole call is reported beside it (of PyTorch the call alone).
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def _measure_maxsim(setup: Setup, codec: str, bar: float) -> None:
     for n_queries in (1, 32) if not setup.emulated else (1, 2):
         queries = rz.cuda.to_device(_query(n_queries), where)
         label = f"{name}, {n_queries} x {_QUERY} query tokens"
-        call = setup.time(lambda q=queries: rz.maxsim(q, held, output="device"))
-        longer = setup.time(lambda q=queries: rz.maxsim(q, more, output="device"))
+        call, longer = (
+            setup.time(lambda q=queries, d=d: rz.maxsim(q, d, output="device")) for d in (held, more)
+        )
         seconds = max(longer.median - call.median, 1e-9) / _TIMES
         n_bytes = (more.nbytes - held.nbytes) / _TIMES
         setup.row(
