@@ -49,7 +49,7 @@ def _measure_maxsim(setup: Setup, codec: str, bar: float) -> None:
         queries = rz.cuda.to_device(_query(n_queries), where)
         label = f"{name}, {n_queries} x {_QUERY} query tokens"
         call, longer = (
-            setup.time(lambda q=queries, d=d: rz.maxsim(q, d, output="device")) for d in (held, more)
+            setup.time(lambda q=queries, d=d: rz.maxsim(q, d, out="device")) for d in (held, more)
         )
         seconds = max(longer.median - call.median, 1e-9) / _TIMES
         n_bytes = (more.nbytes - held.nbytes) / _TIMES
@@ -94,7 +94,7 @@ def measure_encoding(setup: Setup) -> None:
     where = f"cuda:{setup.device.number}"
     encoder = rz.FDEncoder(_DIM, k_sim=5, reps=20 if not setup.emulated else 2, proj_dim=16, device=where)
     documents = rz.cuda.to_device(_documents(n, tokens), where)
-    seconds = setup.time(lambda: encoder.encode_documents(documents, output="device"))
+    seconds = setup.time(lambda: encoder.encode_documents(documents, out="device"))
     name = f"fixed-dimensional encodings of {n:,} x {tokens} x {_DIM}, 20/5/16"
     n_bytes = documents.nbytes + 4 * n * encoder.output_dim
     setup.row(
