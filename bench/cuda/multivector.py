@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MaxSim and fixed-dimensional encodings. Tokens are random, a thousand documents over and over.
 
-Time on the device is what more documents add, so that what a call costs in Python is no part of it; the whole call
-is reported beside it (of PyTorch the call alone).
+Time on the device is what more documents add, so that what a call costs in Python is no part of it; the
+whole call is reported beside it (of PyTorch the call alone).
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def _measure_maxsim(setup: Setup, codec: str, bar: float) -> None:
     for n_queries in (1, 32) if not setup.emulated else (1, 2):
         queries = rz.cuda.to_device(_query(n_queries), where)
         label = f"{name}, {n_queries} x {_QUERY} query tokens"
-        call = setup.time(lambda q=queries: rz.maxsim(q, held, output="device"))
-        longer = setup.time(lambda q=queries: rz.maxsim(q, more, output="device"))
+        call, longer = (
+            setup.time(lambda q=queries, d=d: rz.maxsim(q, d, out="device")) for d in (held, more)
+        )
         seconds = max(longer.median - call.median, 1e-9) / _TIMES
         n_bytes = (more.nbytes - held.nbytes) / _TIMES
         setup.row(
@@ -93,7 +94,7 @@ def measure_encoding(setup: Setup) -> None:
     where = f"cuda:{setup.device.number}"
     encoder = rz.FDEncoder(_DIM, k_sim=5, reps=20 if not setup.emulated else 2, proj_dim=16, device=where)
     documents = rz.cuda.to_device(_documents(n, tokens), where)
-    seconds = setup.time(lambda: encoder.encode_documents(documents, output="device"))
+    seconds = setup.time(lambda: encoder.encode_documents(documents, out="device"))
     name = f"fixed-dimensional encodings of {n:,} x {tokens} x {_DIM}, 20/5/16"
     n_bytes = documents.nbytes + 4 * n * encoder.output_dim
     setup.row(

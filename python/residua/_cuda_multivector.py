@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,10 +148,10 @@ def maxsim(
     documents: Any,
     tau: Any,
     device: Any,
-    output: str,
+    out: str,
 ) -> Any:
     """:func:`residua.maxsim` on a device, with its arguments."""
-    as_choice(output, "output", _OUTPUTS)
+    as_choice(out, "out", _OUTPUTS)
     single_document = False
     kept = isinstance(doc_tokens, (TokenDocuments, TokenStore))
     if kept and (doc_mask is not None or doc_scales is not None):
@@ -163,23 +164,23 @@ def maxsim(
         if cuda._as_device(device) not in (None, context.device):
             raise InvalidValueError(f"device={device!r}: the documents are on 'cuda:{context.device}'")
     else:
-        context = cuda._context(device)
+        context = _context_of(cuda._as_cuda(device))
         held, single_document = _hold(doc_tokens, doc_mask, doc_scales, context)
     q = _queries(q_tokens, q_mask, tau, held.dim if len(held) else None, context)
     numbers = None if documents is None else as_numbers(documents, len(held))
     if len(held) == 0 or len(q) == 0:
         empty = np.zeros((len(q), 0 if numbers is None else len(numbers)), np.float32)
-        return cuda.to_device(empty, context.device) if output == "device" else empty
-    scores = held.maxsim(q.flat, q.offsets, numbers, output == "device")
-    if output == "device":
+        return cuda.to_device(empty, context.device) if out == "device" else empty
+    scores = held.maxsim(q.flat, q.offsets, numbers, out == "device")
+    if out == "device":
         return cuda.DeviceArray._of(scores)
     scores = scores[:, 0] if single_document and numbers is None else scores
     return scores[0] if q.single else scores
 
 
-def encode(native: Any, tokens: Any, mask: Any, dim: int, *, document: bool, output: str) -> tuple[Any, bool]:
+def encode(native: Any, tokens: Any, mask: Any, dim: int, *, document: bool, out: str) -> tuple[Any, bool]:
     """Encodings of token sets by a native encoder, and whether they are of one set."""
-    as_choice(output, "output", _OUTPUTS)
+    as_choice(out, "out", _OUTPUTS)
     context = native.context
     sets = _there(tokens, context, "tokens") if mask is None else None
     if sets is None:
@@ -188,13 +189,19 @@ def encode(native: Any, tokens: Any, mask: Any, dim: int, *, document: bool, out
         sets = _Sets(given.flat, given.offsets, given.single, False)
     elif sets.dim != dim:
         raise ShapeError(f"tokens: tokens have {sets.dim} dims, expected {dim}")
-    out = native.encode(sets.flat, sets.offsets, document, output == "device")
-    return (cuda.DeviceArray._of(out) if output == "device" else out), sets.single
+    encoded = native.encode(sets.flat, sets.offsets, document, out == "device")
+    return (cuda.DeviceArray._of(encoded) if out == "device" else encoded), sets.single
 
 
-def encoder_of(encoder: _core.FDEncoder, device: Any) -> Any:
+def encoder_of(encoder: _core.FDEncoder, device: Any, memory_limit: Any, stream: Any) -> Any:
     """The native encoder of a device."""
-    return cuda._native().FDEncoder(cuda._context(device), encoder)
+    return cuda._native().FDEncoder(cuda._context(device, memory_limit, stream), encoder)
+
+
+@functools.cache
+def _context_of(number: int) -> Any:
+    """The context of calls that bring none."""
+    return cuda._context(number)
 
 
 def _hold(docs: Any, mask: Any, scales: Any, context: Any) -> tuple[Any, bool]:

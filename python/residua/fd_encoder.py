@@ -140,16 +140,23 @@ class FDEncoder(TokenEncoder):
         encoder._there = None
         return encoder
 
-    def _place(self, number: int | None) -> None:
-        self._there = None if number is None else _cuda_multivector.encoder_of(self._native, number)
+    def _place(self, number: int | None, memory_limit: Any = None, stream: Any = None) -> None:
+        self._there = None
+        if number is not None:
+            self._there = _cuda_multivector.encoder_of(self._native, number, memory_limit, stream)
 
-    def to(self, device: Any) -> FDEncoder:
+    def to(self, device: Any, *, memory_limit: int | None = None, stream: Any = None) -> FDEncoder:
         """Return the same encoder on another device.
 
         Parameters
         ----------
         device
             As for the class.
+        memory_limit
+            Most bytes of the device that it and its calls may take; None: all it has.
+        stream
+            What is done is ordered on it: None for a stream of our own, a handle, or a stream of PyTorch,
+            CuPy or cuda.core.
 
         Raises
         ------
@@ -159,7 +166,7 @@ class FDEncoder(TokenEncoder):
         """
         number = cuda._as_device(device)
         encoder = self._from_native(self._native)
-        encoder._place(number)
+        encoder._place(number, memory_limit, stream)
         return encoder
 
     @property
@@ -194,7 +201,7 @@ class FDEncoder(TokenEncoder):
         *,
         mask: ArrayLike | None = None,
         num_threads: int | None = None,
-        output: Literal["numpy", "device"] = "numpy",
+        out: Literal["numpy", "device"] = "numpy",
     ) -> Any:
         """Encode documents.
 
@@ -209,7 +216,7 @@ class FDEncoder(TokenEncoder):
             ``(n, t)`` bool or 0 and 1: which tokens of a padded array count. None: all of them.
         num_threads
             At least 1; None uses the CPUs that the process may use. Results do not depend on it.
-        output
+        out
             ``"numpy"``, or ``"device"`` for a :class:`residua.cuda.DeviceArray`, ``(n, output_dim)``.
 
         Returns
@@ -227,7 +234,7 @@ class FDEncoder(TokenEncoder):
         OutOfMemoryError
             The device has no room, with sizes.
         """
-        return self._run(tokens, mask, True, num_threads, output)
+        return self._run(tokens, mask, True, num_threads, out)
 
     def encode_queries(
         self,
@@ -235,13 +242,13 @@ class FDEncoder(TokenEncoder):
         *,
         mask: ArrayLike | None = None,
         num_threads: int | None = None,
-        output: Literal["numpy", "device"] = "numpy",
+        out: Literal["numpy", "device"] = "numpy",
     ) -> Any:
         """Encode queries.
 
         Parameters
         ----------
-        tokens, mask, num_threads, output
+        tokens, mask, num_threads, out
             As for :meth:`encode_documents`.
 
         Returns
@@ -253,20 +260,20 @@ class FDEncoder(TokenEncoder):
         ShapeError, DtypeError, InvalidTypeError, NonFiniteError, InvalidValueError, OutOfMemoryError
             As for :meth:`encode_documents`.
         """
-        return self._run(tokens, mask, False, num_threads, output)
+        return self._run(tokens, mask, False, num_threads, out)
 
-    def _run(self, tokens: Any, mask: Any, document: bool, num_threads: int | None, output: str) -> Any:
+    def _run(self, tokens: Any, mask: Any, document: bool, num_threads: int | None, out: str) -> Any:
         if self._there is None:
-            if as_choice(output, "output", ("numpy", "device")) != "numpy":
+            if as_choice(out, "out", ("numpy", "device")) != "numpy":
                 raise InvalidValueError(
-                    "output='device' is for encoders on a device: FDEncoder(..., device='cuda')"
+                    "out='device' is for encoders on a device: FDEncoder(..., device='cuda')"
                 )
             return self._checked(tokens, mask, document, num_threads)
         as_threads(num_threads)
-        out, single = _cuda_multivector.encode(
-            self._there, tokens, mask, self.dim, document=document, output=output
+        encoded, single = _cuda_multivector.encode(
+            self._there, tokens, mask, self.dim, document=document, out=out
         )
-        return out[0] if single and output == "numpy" else out
+        return encoded[0] if single and out == "numpy" else encoded
 
     def _encode(self, sets: Tokens, document: bool, threads: int) -> FloatArray:
         if self._there is not None:

@@ -29,7 +29,7 @@ def maxsim(
     tau: float | None = None,
     num_threads: int | None = None,
     device: Any = "cpu",
-    output: Literal["numpy", "device"] = "numpy",
+    out: Literal["numpy", "device"] = "numpy",
 ) -> Any:
     """Score documents: sum over query tokens of the best inner product with a token of the document.
 
@@ -57,7 +57,7 @@ def maxsim(
         (with ``__dlpack__`` or ``__cuda_array_interface__``: ``(n, t, dim)``, ``(t, dim)`` or
         ``(tokens, offsets)``) of float32 or float16 are read where they are. Scores of codes are those of the
         CPU, all others equal to about 1e-6.
-    output
+    out
         ``"numpy"``, or ``"device"`` for a :class:`residua.cuda.DeviceArray` of all axes.
 
     Returns
@@ -89,13 +89,13 @@ def maxsim(
         as_threads(num_threads)
         return _cuda_multivector.maxsim(
             q_tokens, doc_tokens, q_mask=q_mask, doc_mask=doc_mask, doc_scales=doc_scales,
-            documents=documents, tau=tau, device=device, output=output,
+            documents=documents, tau=tau, device=device, out=out,
         )  # fmt: skip
-    if as_choice(output, "output", ("numpy", "device")) != "numpy":
-        raise InvalidValueError("output='device' is for scores that are made there: give device='cuda'")
+    if as_choice(out, "out", ("numpy", "device")) != "numpy":
+        raise InvalidValueError("out='device' is for scores that are made there: give device='cuda'")
     table = _scores(q_tokens, doc_tokens, q_mask, doc_mask, doc_scales, documents, tau, num_threads)
-    out = table.scores[:, 0] if table.single_document else table.scores
-    return out[0] if table.single_query else out
+    scores = table.scores[:, 0] if table.single_document else table.scores
+    return scores[0] if table.single_query else scores
 
 
 def maxsim_tokens(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import residua as rz
-from residua.errors import InvalidValueError, NonFiniteError, ShapeError, UnsupportedError
+from residua.errors import InvalidValueError, NonFiniteError, OutOfMemoryError, ShapeError, UnsupportedError
 
 DIM = 24
 RNG = np.random.default_rng(1)
@@ -46,7 +46,7 @@ def test_tokens_and_encodings_on_the_device(dtype: str) -> None:
     assert (encoder.device, there.device, there.to("cpu").device) == ("cpu", "cuda:0", "cpu")
     flat, offsets = np.concatenate(TOKENS).astype(dtype), np.array([0, 3, 3, 43])
     expected = encoder.encode_documents((flat, offsets))
-    out = there.encode_documents((rz.cuda.to_device(flat), offsets), output="device")
+    out = there.encode_documents((rz.cuda.to_device(flat), offsets), out="device")
     assert isinstance(out, rz.cuda.DeviceArray)
     np.testing.assert_array_equal(out.to_numpy(), expected)
     one = there.encode_documents(rz.cuda.to_device(flat[:3]))
@@ -71,6 +71,15 @@ def test_a_device_is_no_part_of_the_encoder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.encode_queries(TOKENS), there.encode_queries(TOKENS))
 
 
+def test_a_cap_on_memory() -> None:
+    there = rz.FDEncoder(DIM, **SMALL).to("cuda", memory_limit=100_000)
+    with pytest.raises(OutOfMemoryError, match="an array needs"):
+        there.encode_queries(np.ones((200, 1, DIM), np.float32))
+    np.testing.assert_array_equal(
+        there.encode_queries(TOKENS), rz.FDEncoder(DIM, **SMALL).encode_queries(TOKENS)
+    )
+
+
 def test_what_is_wrong_is_said() -> None:
     there = rz.FDEncoder(DIM, **SMALL, device="cuda")
     bad = TOKENS[2].copy()
@@ -88,7 +97,7 @@ def test_what_is_wrong_is_said() -> None:
     with pytest.raises(UnsupportedError, match="encode them on the CPU"):
         rz.FDEncoder(5000, 1, 1, 1, device="cuda")
     with pytest.raises(InvalidValueError, match="device='cuda'"):
-        rz.FDEncoder(DIM, **SMALL).encode_queries(TOKENS, output="device")
+        rz.FDEncoder(DIM, **SMALL).encode_queries(TOKENS, out="device")
     np.testing.assert_array_equal(
         there.encode_queries(TOKENS), rz.FDEncoder(DIM, **SMALL).encode_queries(TOKENS)
     )

@@ -94,7 +94,7 @@ def test_tokens_on_the_device_are_read_where_they_are(dtype: str, wrap: Any) -> 
 
 def test_results_may_stay_on_the_device() -> None:
     documents, queries = sets(4, 6), sets(3, 3)
-    out = rz.maxsim(queries, documents, device="cuda", output="device")
+    out = rz.maxsim(queries, documents, device="cuda", out="device")
     assert isinstance(out, rz.cuda.DeviceArray)
     assert (out.shape, out.dtype) == ((2, 2), np.float32)
     close(out.to_numpy(), rz.maxsim(queries, documents))
@@ -163,10 +163,10 @@ def test_what_is_wrong_is_said_and_documents_stay_usable() -> None:
         rz.cuda.TokenDocuments(documents, "pq")
     with pytest.raises(InvalidValueError, match="'cuda:0'"):
         rz.maxsim(query, held, device="cuda:7")
-    with pytest.raises(InvalidValueError, match="output"):
-        rz.maxsim(query, documents, output="torch")  # type: ignore[arg-type]
+    with pytest.raises(InvalidValueError, match="out"):
+        rz.maxsim(query, documents, out="torch")  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="device='cuda'"):
-        rz.maxsim(query, documents, output="device")
+        rz.maxsim(query, documents, out="device")
     close(rz.maxsim(query, held), rz.maxsim(query, [d.astype(np.float16) for d in documents]))
 
 
