@@ -86,20 +86,29 @@ struct LinearScan::Batch {
     DeviceArray<LinearTerms> terms;
 };
 
-void LinearScan::take(const codec::Codec& codec, codec::BlockView codes, int num_threads) {
-    const auto form = codec.linear_form();
-    if (!form) throw Error(ErrorKind::unsupported, "scores of a " + codec.kind() + " are not linear in bits");
+void LinearScan::make_room(const codec::LinearForm& form, std::size_t n) {
     rows_ = 0;
     codes_ = {};
     scale_ = {};
     add_ = {};
-    layout_ = linear_layout(*form);
-    const std::size_t rows = padded(codes.n), row_words = layout_.words, plane_bytes = form->layout.code_bytes();
-    codes_ = {context_, rows * row_words, "the codes of the index"};
-    if (form->has_scalars) {
-        scale_ = {context_, rows, "the codes of the index"};
-        add_ = {context_, rows, "the codes of the index"};
-    }
+    layout_ = linear_layout(form);
+    codes_ = {context_, padded(n) * layout_.words, "the codes of the index"};
+    if (!form.has_scalars) return;
+    scale_ = {context_, padded(n), "the codes of the index"};
+    add_ = {context_, padded(n), "the codes of the index"};
+}
+
+void LinearScan::take_made(const codec::LinearForm& form, std::size_t n, const std::function<void(std::uint32_t* words, std::size_t count)>& make) {
+    make_room({form.layout, false}, n);
+    make(codes_.data(), codes_.size());
+    rows_ = n;
+}
+
+void LinearScan::take(const codec::Codec& codec, codec::BlockView codes, int num_threads) {
+    const auto form = codec.linear_form();
+    if (!form) throw Error(ErrorKind::unsupported, "scores of a " + codec.kind() + " are not linear in bits");
+    make_room(*form, codes.n);
+    const std::size_t row_words = layout_.words, plane_bytes = form->layout.code_bytes();
     std::vector<std::uint32_t> words;
     std::vector<float> scale, add;
     for (std::size_t begin = 0; begin < codes.n; begin += kUploadRows) {

@@ -8,6 +8,7 @@
 //                 the tensor cores' int8 rate.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -28,6 +29,9 @@ public:
     std::vector<std::vector<ScoredRow>> best_of(const codec::Scorer& queries, std::span<const RowRange> ranges, std::size_t keep,
                                                 const RowChoice& choice) override;
 
+    const LinearLayout& layout() const { return layout_; }
+    // For tests and measurements: n rows without scalars whose words, of whole tiles of kBlockRows rows, `make` writes on the device.
+    void take_made(const codec::LinearForm& form, std::size_t n, const std::function<void(std::uint32_t* words, std::size_t count)>& make);
     // For tests and measurements; 0: as it is best.
     struct Way {
         std::size_t many_from = 0;  // queries from which the second kernel is taken
@@ -37,6 +41,7 @@ public:
 
 private:
     struct Batch;
+    void make_room(const codec::LinearForm& form, std::size_t n);
     bool takes_many(std::size_t n_queries) const;
     std::size_t batch_size(std::size_t most, std::size_t keep) const;
     void scan_for_many(const Batch& batch, Pools& pools);
