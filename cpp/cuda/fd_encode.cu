@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,36 +32,36 @@ using multivector::TokenType;
 constexpr std::uint32_t kPanel = 32;         // tokens
 constexpr std::uint32_t kStride = kPanel + 1;  // of a dim, against bank conflicts
 constexpr std::uint32_t kColumns = 16;       // that a warp adds up at a time
-constexpr std::uint32_t kRows = 8;           // of a batch of products, in memory
+constexpr std::uint32_t kWarps = 10;
+constexpr std::size_t kValueBytes = kWarps * kColumns * kStride * sizeof(float);
+constexpr std::uint32_t kRows = 8;           // that a batch of products has at most
 constexpr int kTieAt = 16, kDistanceAt = 48;
 
-// n = 1 … kRows products of a token with rows that stand batch by batch: rows[k * kRows + j]. As on the CPU, a sum takes
-// its dims in one chain or in two, of even and odd ones.
+// Products of a token with N rows of a batch, which stand four dims at a time: rows[k / 4][row][k % 4]. As on the CPU, a
+// sum takes its dims in one chain or in two, of even and odd ones.
 template <int kChains, int N>
 RZ_DEVICE void products(const float* rows, const float* x, std::uint32_t stride, std::uint32_t dim, float (&out)[kRows]) {
     constexpr int kSums = kChains == 2 ? 2 : 1;
     float sum[kSums][N] = {};
-    const auto step = [&](std::uint32_t k, float (&to)[N]) {
-        const float value = x[k * stride];
-        float row[kRows];
-        const Pack16 low = *reinterpret_cast<const Pack16*>(rows + k * kRows);
+    const auto four = [&](std::uint32_t k, std::uint32_t n) {
+        Pack16 row[N];
         RZ_UNROLL
-        for (int j = 0; j < 4; ++j) row[j] = bits_to_float(low.word[j]);
-        if constexpr (N > 4) {
-            const Pack16 high = *reinterpret_cast<const Pack16*>(rows + k * kRows + 4);
+        for (int j = 0; j < N; ++j) row[j] = reinterpret_cast<const Pack16*>(rows + k * N)[j];
+        RZ_UNROLL
+        for (std::uint32_t i = 0; i < 4; ++i) {
+            if (i >= n) break;
+            const float value = x[(k + i) * stride];
             RZ_UNROLL
-            for (int j = 0; j < 4; ++j) row[4 + j] = bits_to_float(high.word[j]);
+            for (int j = 0; j < N; ++j) {
+                float& to = sum[kSums == 2 ? i % 2 : 0][j];
+                const float weight = bits_to_float(row[j].word[i]);
+                to = kChains == 0 ? add(to, multiply(weight, value)) : fmaf(weight, value, to);
+            }
         }
-        RZ_UNROLL
-        for (int j = 0; j < N; ++j) to[j] = kChains == 0 ? add(to[j], multiply(row[j], value)) : fmaf(row[j], value, to[j]);
     };
     std::uint32_t k = 0;
-    RZ_UNROLL_BY(2)
-    for (; k + 2 <= dim; k += 2) {
-        step(k, sum[0]);
-        step(k + 1, sum[kSums - 1]);
-    }
-    if (k < dim) step(k, sum[0]);
+    for (; k + 4 <= dim; k += 4) four(k, 4);
+    if (k < dim) four(k, dim - k);
     RZ_UNROLL
     for (int j = 0; j < N; ++j) out[j] = kSums == 1 ? sum[0][j] : add(sum[0][j], sum[kSums - 1][j]);
 }
@@ -74,6 +75,7 @@ RZ_DEVICE void products_of(std::uint32_t n, const float* rows, const float* x, s
         case 4: return products<kChains, 4>(rows, x, stride, dim, out);
         case 5: return products<kChains, 5>(rows, x, stride, dim, out);
         case 6: return products<kChains, 6>(rows, x, stride, dim, out);
+        case 7: return products<kChains, 7>(rows, x, stride, dim, out);
         default: return products<kChains, 8>(rows, x, stride, dim, out);
     }
 }
@@ -83,6 +85,9 @@ constexpr std::uint32_t batches_of(std::size_t n) { return static_cast<std::uint
 constexpr std::uint32_t batch_rows(std::size_t n) {
     return n == 0 ? 0 : static_cast<std::uint32_t>((n + batches_of(n) - 1) / batches_of(n));
 }
+
+// Floats of a batch in memory.
+RZ_HD inline std::size_t batch_floats(std::uint32_t rows, std::uint32_t dim) { return std::size_t{rows} * ((dim + 3) / 4 * 4); }
 
 RZ_DEVICE float token_value(const void* tokens, TokenType type, std::size_t at) {
     return type == TokenType::f32 ? static_cast<const float*>(tokens)[at] : half_to_float(static_cast<const std::uint16_t*>(tokens)[at]);
@@ -96,12 +101,12 @@ struct FdKernelParams {
     std::uint32_t dim, k_sim, cells, reps, width;
     Projection proj;
     bool document, fill, ties_by_cell;
-    const float* planes;          // [rep][batch][dim][kRows]
+    const float* planes;          // by repetition and batch
     const float* plane_offsets;   // reps * k_sim
-    const float* dense;           // [rep][batch of columns][dim][kRows]
+    const float* dense;           // by repetition and batch of kRows columns
     const std::uint32_t* place;   // of every cell
     const std::uint32_t* sketch_limits;
-    const std::uint32_t* sketch_dims;
+    const std::uint16_t* sketch_dims;
     std::uint32_t final_dim;      // 0: none
     const std::uint32_t* final_begins;   // of every output, final_dim + 1
     const std::uint32_t* final_entries;  // 2 * coordinate of the wide vector, plus 1 where it is subtracted
@@ -112,19 +117,18 @@ struct FdKernelParams {
 
     RZ_HD std::size_t wide() const { return std::size_t{reps} * cells * width; }
     RZ_HD std::size_t all_cells() const { return std::size_t{reps} * cells; }
-    // Keys for filling, sums, counts and first tokens.
-    RZ_HD std::size_t work_bytes() const { return (all_cells() * 16 + wide() * 4 + 15) / 16 * 16; }
+    // Keys for filling, where they do not fit those of the values, sums, counts and first tokens.
+    RZ_HD std::size_t work_bytes() const { return ((keys_fit() ? 0 : all_cells() * 8) + all_cells() * 8 + wide() * 4 + 15) / 16 * 16; }
+    RZ_HD bool keys_fit() const { return all_cells() * 8 <= kValueBytes; }
 };
 
 template <int kChains>
 struct EncodeSets {
-    static constexpr int kThreads = 320;
-    static constexpr std::uint32_t kWarps = kThreads / kWarp;
+    static constexpr int kThreads = kWarps * kWarp;
 
     FdKernelParams p;
 
     static std::size_t panel_bytes(std::size_t dim) { return (dim * kStride * sizeof(float) + 15) / 16 * 16; }
-    static constexpr std::size_t kValueBytes = kWarps * kColumns * kStride * sizeof(float);
     std::size_t shared_bytes() const { return 16 + kValueBytes + panel_bytes(p.dim) + (p.workspace == nullptr ? p.work_bytes() : 0); }
 
     struct Work {
@@ -147,8 +151,9 @@ struct EncodeSets {
         w.panel = reinterpret_cast<float*>(shared);
         shared += (p.dim * kStride * sizeof(float) + 15) / 16 * 16;
         std::uint8_t* space = p.workspace == nullptr ? shared : p.workspace + block_index().x * p.work_bytes();
-        w.keys = reinterpret_cast<std::uint64_t*>(space);
-        w.sums = reinterpret_cast<float*>(w.keys + p.all_cells());
+        // Values are done with when keys are made.
+        w.keys = reinterpret_cast<std::uint64_t*>(p.keys_fit() ? shared_memory() + 16 : space);
+        w.sums = reinterpret_cast<float*>(p.keys_fit() ? space : space + p.all_cells() * sizeof(std::uint64_t));
         w.counts = reinterpret_cast<std::uint32_t*>(w.sums + p.wide());
         w.first = w.counts + p.all_cells();
         return w;
@@ -199,7 +204,8 @@ struct EncodeSets {
         std::uint32_t cell = 0;
         for (std::uint32_t b = 0; b < batches; ++b) {
             float sums[kRows] = {};
-            products_of<kChains>(rows, p.planes + (std::size_t{rep} * batches + b) * p.dim * kRows, w.panel + lane_index(), kStride, p.dim, sums);
+            products_of<kChains>(rows, p.planes + (std::size_t{rep} * batches + b) * batch_floats(rows, p.dim), w.panel + lane_index(), kStride,
+                                 p.dim, sums);
             RZ_UNROLL
             for (std::uint32_t j = 0; j < kRows; ++j) {
                 const std::uint32_t bit = b * rows + j;
@@ -213,7 +219,7 @@ struct EncodeSets {
     template <class Value>
     RZ_DEVICE float sketched(std::uint32_t rep, std::uint32_t column, Value value) const {
         const std::uint32_t* limits = p.sketch_limits + std::size_t{rep} * (2 * p.width + 1) + 2 * column;
-        const std::uint32_t* dims = p.sketch_dims + std::size_t{rep} * p.dim;
+        const std::uint16_t* dims = p.sketch_dims + std::size_t{rep} * p.dim;
         const std::uint32_t middle = limits[1], end = limits[2];
         float sum = 0;
         std::uint32_t e = limits[0];
@@ -237,7 +243,7 @@ struct EncodeSets {
                 for (std::uint32_t c = 0; c < n; c += kRows) {
                     float out[kRows] = {};
                     const std::size_t batch = std::size_t{rep} * batches + (c0 + c) / kRows;
-                    products_of<kChains>(kRows, p.dense + batch * p.dim * kRows, x, kStride, p.dim, out);
+                    products_of<kChains>(kRows, p.dense + batch * batch_floats(kRows, p.dim), x, kStride, p.dim, out);
                     RZ_UNROLL
                     for (std::uint32_t j = 0; j < kRows; ++j) w.values[(c + j) * kStride + lane] = out[j];
                 }
@@ -330,10 +336,10 @@ struct EncodeSets {
         if (p.proj == Projection::identity) return value(column);
         if (p.proj == Projection::count_sketch) return sketched(rep, column, value);
         const std::uint32_t batches = (p.width + kRows - 1) / kRows;
-        const float* row = p.dense + (std::size_t{rep} * batches + column / kRows) * p.dim * kRows + column % kRows;
+        const float* row = p.dense + (std::size_t{rep} * batches + column / kRows) * batch_floats(kRows, p.dim) + column % kRows * 4;
         float even = 0, odd = 0;
         for (std::uint32_t k = 0; k < p.dim; ++k) {
-            const float x = value(k), y = row[k * kRows];
+            const float x = value(k), y = row[k / 4 * 4 * kRows + k % 4];
             if (kChains == 2 && k % 2 == 1) odd = fmaf(y, x, odd);
             else even = kChains == 0 ? add(even, multiply(y, x)) : fmaf(y, x, even);
         }
@@ -347,14 +353,14 @@ int chains_of_cpu() {
     return name == "avx512" ? 2 : name == "scalar" ? 0 : 1;
 }
 
-// Rows of `dim`, n at a time, in batches: out[part][batch][dim][kRows].
-std::vector<float> batched(const float* rows, std::size_t parts, std::size_t n, std::size_t per_batch, std::size_t dim) {
-    const std::size_t batches = batches_of(n);
-    std::vector<float> out(parts * batches * dim * kRows, 0.0f);
+// Parts of n rows of `dim` each, in batches of per_batch as products() reads them.
+std::vector<float> batched(std::span<const float> rows, std::size_t parts, std::size_t n, std::uint32_t per_batch, std::size_t dim) {
+    const std::size_t batches = batches_of(n), floats = batch_floats(per_batch, static_cast<std::uint32_t>(dim));
+    std::vector<float> out(parts * batches * floats, 0.0f);
     for (std::size_t i = 0; i < parts * n; ++i) {
         const std::size_t part = i / n, row = i % n;
-        float* to = out.data() + (part * batches + row / per_batch) * dim * kRows + row % per_batch;
-        for (std::size_t k = 0; k < dim; ++k) to[k * kRows] = rows[i * dim + k];
+        float* to = out.data() + (part * batches + row / per_batch) * floats + row % per_batch * 4;
+        for (std::size_t k = 0; k < dim; ++k) to[k / 4 * 4 * per_batch + k % 4] = rows[i * dim + k];
     }
     return out;
 }
@@ -367,19 +373,19 @@ constexpr std::size_t kWorkspaceBytes = std::size_t{512} << 20;
 DeviceFdEncoder::DeviceFdEncoder(Context& context, const multivector::FdEncoder& encoder)
     : context_(context), params_(encoder.params()), chains_(chains_of_cpu()) {
     const FdParams& p = params_;
-    const std::size_t least = 16 + EncodeSets<1>::kValueBytes + EncodeSets<1>::panel_bytes(p.dim);
+    const std::size_t least = 16 + kValueBytes + EncodeSets<1>::panel_bytes(p.dim);
     if (least > context.info().shared_bytes) {
         throw Error(ErrorKind::unsupported, "tokens of " + std::to_string(p.dim) + " dims are too long for the shared memory of " +
                                                 context.info().name + "; encode them on the CPU");
     }
     const multivector::FdView v = encoder.view();
-    planes_ = {context, batched(v.hyperplanes.data(), p.reps, p.k_sim, batch_rows(p.k_sim), p.dim), kWhat};
+    planes_ = {context, batched(v.hyperplanes, p.reps, p.k_sim, batch_rows(p.k_sim), p.dim), kWhat};
     plane_offsets_ = {context, std::vector<float>(v.offsets.begin(), v.offsets.end()), kWhat};
-    if (p.proj == Projection::dense) dense_ = {context, batched(v.dense.data(), p.reps, p.proj_dim, kRows, p.dim), kWhat};
+    if (p.proj == Projection::dense) dense_ = {context, batched(v.dense, p.reps, p.proj_dim, kRows, p.dim), kWhat};
     const auto to_device = [&](auto values) { return DeviceArray<std::uint32_t>(context, {values.begin(), values.end()}, kWhat); };
     place_ = to_device(v.place);
     sketch_limits_ = to_device(v.sketch_limits);
-    sketch_dims_ = to_device(v.sketch_dims);
+    sketch_dims_ = {context, std::vector<std::uint16_t>(v.sketch_dims.begin(), v.sketch_dims.end()), kWhat};
     if (p.final_dim == 0) return;
     std::vector<std::uint32_t> begins(p.final_dim + 1, 0), entries(v.final_entries.size());
     for (const std::uint32_t entry : v.final_entries) ++begins[entry / 2 + 1];

@@ -30,7 +30,8 @@ private:
     multivector::FdParams params_;
     int chains_;  // of a product (kernel/float_kernels.hpp): 0 where products are rounded
     DeviceArray<float> planes_, plane_offsets_, dense_;
-    DeviceArray<std::uint32_t> place_, sketch_limits_, sketch_dims_, final_begins_, final_entries_;
+    DeviceArray<std::uint32_t> place_, sketch_limits_, final_begins_, final_entries_;
+    DeviceArray<std::uint16_t> sketch_dims_;
 };
 
 }  // namespace residua::cuda
