@@ -65,7 +65,7 @@ def _measure_product(setup: Setup, bits: Any) -> None:
 
 
 def measure_floats(setup: Setup) -> None:
-    """One query reads all rows; for a thousand, products in float32."""
+    """One query reads all rows; for a thousand, products of halves bound the scores."""
     n = setup.size(10_000_000, 2000)
     index = _index(setup, rz.FloatCodec(_DIM, "float16"), n)
     for n_queries in (1, setup.size(1000, 3)):

@@ -15,13 +15,17 @@ namespace residua::cuda::blas {
 namespace {
 
 using Handle = void*;
-constexpr int kSuccess = 0, kTransposed = 1, kAsItIs = 0, kPedanticMath = 2;  // cublas_api.h
+// cublas_api.h, library_types.h
+constexpr int kSuccess = 0, kTransposed = 1, kAsItIs = 0, kPedanticMath = 2, kSumsInFloat = 16;
+constexpr int kFloat32 = 0, kFloat16 = 2, kBfloat16 = 14, kComputeFloat = 68, kAnyAlgorithm = -1;
 
 struct Library {
     int (*create)(Handle*) = nullptr;
     int (*set_stream)(Handle, cudaStream_t) = nullptr;
     int (*set_math_mode)(Handle, int) = nullptr;
     int (*sgemm)(Handle, int, int, int, int, int, const float*, const float*, int, const float*, int, const float*, float*, int) = nullptr;
+    int (*gemm)(Handle, int, int, int, int, int, const void*, const void*, int, int, const void*, int, int, const void*, void*, int, int,
+                int, int) = nullptr;
     std::string reason;  // why it is not there
     std::map<int, Handle> handles;  // by device; they live as long as the process
 };
@@ -91,6 +95,7 @@ const Library& load() {
     find(found, "cublasSetStream_v2", library.set_stream, library.reason);
     find(found, "cublasSetMathMode", library.set_math_mode, library.reason);
     find(found, "cublasSgemm_v2", library.sgemm, library.reason);
+    find(found, "cublasGemmEx", library.gemm, library.reason);
     return library;
 }
 
@@ -115,21 +120,41 @@ void look_in(const std::string& folders) {
     folders_first = folders;
 }
 
-void multiply(Context& context, DeviceRows a, DeviceRows b, std::size_t depth, float* out, std::size_t out_stride) {
-    const std::lock_guard lock(guard);
+namespace {
+
+// Of the context's device, for work on its stream; the guard is held.
+Handle ready(Context& context, int math_mode) {
     const Library& lib = load();
     if (!lib.reason.empty()) throw Error(ErrorKind::unsupported, lib.reason);
     context.enter();
     Handle& handle = library.handles[context.device()];
-    if (handle == nullptr) {
-        check(lib.create(&handle), "start");
-        check(lib.set_math_mode(handle, kPedanticMath), "choose full precision");
-    }
+    if (handle == nullptr) check(lib.create(&handle), "start");
+    check(lib.set_math_mode(handle, math_mode), "choose its precision");
     check(lib.set_stream(handle, reinterpret_cast<cudaStream_t>(context.stream())), "choose a stream");
-    // It counts by columns: what are rows here are columns there, and the result is (b a^T)^T.
+    return handle;
+}
+
+}  // namespace
+
+// cuBLAS counts by columns: what are rows here are columns there, and the result is (b a^T)^T.
+void multiply(Context& context, DeviceRows a, DeviceRows b, std::size_t depth, float* out, std::size_t out_stride) {
+    const std::lock_guard lock(guard);
+    const Handle handle = ready(context, kPedanticMath);
     const float one = 1.0f, zero = 0.0f;
-    check(lib.sgemm(handle, kTransposed, kAsItIs, static_cast<int>(b.rows), static_cast<int>(a.rows), static_cast<int>(depth), &one,
-                    b.data, static_cast<int>(b.stride), a.data, static_cast<int>(a.stride), &zero, out, static_cast<int>(out_stride)),
+    check(library.sgemm(handle, kTransposed, kAsItIs, static_cast<int>(b.rows), static_cast<int>(a.rows), static_cast<int>(depth), &one,
+                        b.data, static_cast<int>(b.stride), a.data, static_cast<int>(a.stride), &zero, out, static_cast<int>(out_stride)),
+          "multiply");
+}
+
+void multiply_halves(Context& context, HalfRows a, HalfRows b, bool bfloat, std::size_t depth, float* out, std::size_t out_stride,
+                     bool adds) {
+    const std::lock_guard lock(guard);
+    const Handle handle = ready(context, kSumsInFloat);
+    const float one = 1.0f, before = adds ? 1.0f : 0.0f;
+    const int type = bfloat ? kBfloat16 : kFloat16;
+    check(library.gemm(handle, kTransposed, kAsItIs, static_cast<int>(b.rows), static_cast<int>(a.rows), static_cast<int>(depth), &one,
+                       b.data, type, static_cast<int>(b.stride), a.data, type, static_cast<int>(a.stride), &before, out, kFloat32,
+                       static_cast<int>(out_stride), kComputeFloat, kAnyAlgorithm),
           "multiply");
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/error.hpp"
+#include "core/half.hpp"
 #include "core/parallel.hpp"
 #include "cuda/launch.hpp"
 #include "cuda/products.hpp"
@@ -16,7 +17,7 @@ namespace {
 using store::RowType;
 
 constexpr std::size_t kStagedBytes = std::size_t{32} << 20;   // copied to the device at a time
-constexpr std::size_t kScratchBytes = std::size_t{28} << 20;  // of products and widened rows
+constexpr std::size_t kScratchBytes = std::size_t{28} << 20;  // of products
 constexpr std::size_t kChunkStep = 256, kMostChunk = 65536;   // rows of a product
 constexpr std::size_t kManyFrom = 24;                         // queries
 
@@ -172,6 +173,7 @@ struct OfferProducts {
     const float* products;       // (queries, stride)
     const float* lengths;        // of all rows
     const float* query_lengths;
+    const float* query_units;    // of products
     std::size_t begin, n, stride;
     std::size_t end;             // of all rows
     float slack;                 // of a product, and of a score, per product of lengths
@@ -184,7 +186,10 @@ struct OfferProducts {
         const std::uint32_t found = tiles.choice.rows(static_cast<std::uint32_t>(begin + first), static_cast<std::uint32_t>(end));
         bool may = (found >> lane & 1u) != 0;
         const Key threshold = tiles.pools.thresholds[query];
-        if (may) may = key_of(bound(query, first + lane), 0) > threshold;
+        if (may) {
+            const float most = bound(query, first + lane);
+            may = !(most == most) || key_of(most, 0) > threshold;  // also where a sum has left float32
+        }
         const float* own = queries + std::size_t{query} * rows.units * FloatRows<kType>::kValues;
         for (std::uint32_t left = ballot(may); left != 0; left &= left - 1) {
             const auto row = static_cast<std::uint32_t>(begin + first) + static_cast<std::uint32_t>(first_bit(left));
@@ -195,7 +200,7 @@ struct OfferProducts {
 
     // What the score of a row is below.
     RZ_DEVICE float bound(std::uint32_t query, std::size_t i) const {
-        const float product = products[query * stride + i], a = query_lengths[query], b = lengths[begin + i];
+        const float product = multiply(products[query * stride + i], query_units[query]), a = query_lengths[query], b = lengths[begin + i];
         if constexpr (kL2) {
             const float both = add(a, b);
             return add(add(multiply(2.0f, product), -add(multiply(a, a), multiply(b, b))), multiply(slack, multiply(both, both)));
@@ -204,7 +209,7 @@ struct OfferProducts {
     }
 };
 
-// |x| of every row, a warp per row, and a little more.
+// |x| of every row, a warp per row.
 template <RowType kType>
 struct MeasureRows {
     static constexpr int kThreads = 256;
@@ -222,29 +227,7 @@ struct MeasureRows {
             sum = add_terms<FloatRows<kType>::kValues, false>(x, x, sum);
         }
         for (int mask = kWarp / 2; mask > 0; mask /= 2) sum = add(sum, shuffle_xor(sum, mask));
-        if (lane_index() == 0) lengths[row] = multiply(sqrtf(sum), 1.001f);
-    }
-};
-
-// 16 bytes of rows [begin, begin + n) per thread become floats.
-template <RowType kType>
-struct WidenRows {
-    static constexpr int kThreads = 256;
-    FloatRows<kType> rows;
-    std::size_t begin, n;
-    float* out;
-
-    RZ_DEVICE void operator()() const {
-        constexpr std::uint32_t kValues = FloatRows<kType>::kValues;
-        const std::size_t i = std::size_t{block_index().x} * kThreads + static_cast<std::size_t>(thread_index());
-        if (i >= n * rows.units) return;
-        float x[kValues];
-        rows.widen(rows.row(begin)[i], x);
-        auto* to = reinterpret_cast<Four*>(out + i * kValues);
-        RZ_UNROLL
-        for (std::uint32_t part = 0; part < kValues / 4; ++part) {
-            to[part] = {{x[4 * part], x[4 * part + 1], x[4 * part + 2], x[4 * part + 3]}};
-        }
+        if (lane_index() == 0) lengths[row] = sqrtf(sum);
     }
 };
 
@@ -308,9 +291,9 @@ void FloatScan::take(const codec::Codec&, codec::BlockView codes, int num_thread
 
 // Rows of a product with so many queries that there is room for; 0 where there is none, or no gain.
 std::size_t FloatScan::chunk_for(std::size_t n_queries, std::size_t most) const {
-    const bool many = many_from_ != 0 ? n_queries >= many_from_ : n_queries >= kManyFrom && blas::is_there();
+    const bool many = n_queries >= (many_from_ != 0 ? many_from_ : kManyFrom) && blas::is_there();
     if (!many || most < n_queries) return 0;
-    const std::size_t row_bytes = (n_queries + (type_ == RowType::f32 ? 0 : padded_dim())) * sizeof(float);
+    const std::size_t row_bytes = n_queries * sizeof(float);
     std::size_t room = std::max(kScratchBytes, kChunkStep * row_bytes);
     if (context_.limit() != 0) room = std::min(room, (context_.limit() - std::min(context_.limit(), context_.used())) / 4);
     return std::min(room / row_bytes / kChunkStep * kChunkStep, kMostChunk);
@@ -319,33 +302,71 @@ std::size_t FloatScan::chunk_for(std::size_t n_queries, std::size_t most) const 
 std::uint32_t FloatScan::load(const codec::Scorer& queries, std::size_t begin, std::size_t end, std::size_t most, int) {
     const std::size_t n = end - begin, stride = padded_dim();
     plain_ = {};
-    query_lengths_ = {};
+    halves_ = {};
     products_ = {};
-    wide_ = {};
     chunk_ = chunk_for(n, most);
-    const bool many = chunk_ > 0;
-    together_ = many ? static_cast<std::uint32_t>(n) : most < 2 || n < 2 ? 1 : n < 3 ? 2 : 4;
+    together_ = chunk_ > 0 ? static_cast<std::uint32_t>(n) : most < 2 || n < 2 ? 1 : n < 3 ? 2 : 4;
     // Groups are whole in memory.
-    std::vector<float> turned(blocks_of(n, together_) * together_ * stride, 0.0f), plain(many ? n * stride : 0, 0.0f), lengths;
+    std::vector<float> turned(blocks_of(n, together_) * together_ * stride, 0.0f);
     for (std::size_t q = 0; q < n; ++q) {
         const std::span<const float> values = queries.float_query(begin + q);
         if (values.size() != dim_) throw Error(ErrorKind::unsupported, "these queries are no floats for the rows that are on the GPU");
-        double square = 0;
         for (std::size_t i = 0; i < dim_; ++i) {
             const std::size_t unit = i / unit_values(), within = i % unit_values();
             turned[q * stride + within / 4 * units() * 4 + unit * 4 + within % 4] = values[i];
-            square += static_cast<double>(values[i]) * static_cast<double>(values[i]);
         }
-        if (many) std::copy(values.begin(), values.end(), plain.begin() + static_cast<std::ptrdiff_t>(q * stride));
-        lengths.push_back(static_cast<float>(std::sqrt(square) * 1.001));
     }
     queries_ = {context_, turned, "the queries"};
-    if (!many) return together_;
-    plain_ = {context_, plain, "the queries"};
-    query_lengths_ = {context_, lengths, "the queries"};
-    products_ = {context_, n * chunk_, "the products of rows with queries"};
-    if (type_ != RowType::f32) wide_ = {context_, chunk_ * stride, "the products of rows with queries"};
+    if (chunk_ > 0) load_many(queries, begin, n);
     return together_;
+}
+
+void FloatScan::load_many(const codec::Scorer& queries, std::size_t begin, std::size_t n) {
+    const std::size_t stride = padded_dim();
+    const bool wide = type_ == RowType::f32;
+    std::vector<float> plain(wide ? n * stride : 0, 0.0f), lengths, units_of;
+    std::vector<std::uint16_t> halves(wide ? 0 : terms() * n * stride, 0);
+    for (std::size_t q = 0; q < n; ++q) {
+        const std::span<const float> values = queries.float_query(begin + q);
+        double square = 0;
+        float largest = 0;
+        for (const float v : values) {
+            square += static_cast<double>(v) * static_cast<double>(v);
+            largest = std::max(largest, std::fabs(v));
+        }
+        lengths.push_back(static_cast<float>(std::sqrt(square)));
+        if (wide) {
+            std::copy(values.begin(), values.end(), plain.begin() + static_cast<std::ptrdiff_t>(q * stride));
+            units_of.push_back(1.0f);
+            continue;
+        }
+        // The largest value is in the middle of what halves can say.
+        const int exponent = largest > 0 ? std::clamp(std::ilogb(largest) - 10, -100, 100) : 0;
+        units_of.push_back(std::ldexp(1.0f, exponent));
+        for (std::size_t i = 0; i < dim_; ++i) {
+            float rest = std::ldexp(values[i], -exponent);
+            for (std::size_t t = 0; t < terms(); ++t) {
+                const bool bfloat = type_ == RowType::bf16;
+                const std::uint16_t half = bfloat ? bf16_from_float(rest) : half_from_float(rest);
+                rest -= bfloat ? float_from_bf16(half) : float_from_half(half);
+                halves[(t * n + q) * stride + i] = half;
+            }
+        }
+    }
+    plain_ = {context_, plain, "the queries"};
+    halves_ = {context_, halves, "the queries"};
+    query_lengths_ = {context_, lengths, "the queries"};
+    query_units_ = {context_, units_of, "the queries"};
+    products_ = {context_, n * chunk_, "the products of rows with queries"};
+}
+
+// What a product, and the score that it stands for, may be off by, per product of lengths: by what halves leave of a query,
+// and by sums in any order; those of tensor cores drop bits where others round. Lengths are sums, too.
+float FloatScan::slack() const {
+    const double sums = static_cast<double>(padded_dim() * terms() + 32) * 0x1p-22;
+    if (type_ == RowType::f32) return static_cast<float>(sums);
+    const double left = std::pow(type_ == RowType::f16 ? 0x1p-11 : 0x1p-8, static_cast<double>(terms()));
+    return static_cast<float>(sums + 1.01 * left);
 }
 
 template <RowType kType, bool kL2>
@@ -363,22 +384,24 @@ void FloatScan::offer_as(const TileLaunch& tiles) {
 
 template <RowType kType, bool kL2>
 void FloatScan::offer_products(const TileLaunch& tiles) {
-    const std::size_t stride = padded_dim(), last = std::min(n_, std::size_t{tiles.end} * kWarpRows);
+    const std::size_t stride = padded_dim(), last = std::min(n_, std::size_t{tiles.end} * kWarpRows), nq = tiles.queries;
     const auto rows = rows_at<kType>(codes_.data(), units());
-    // Of float32 sums in any order, of the product and of the score that it stands for.
-    const float slack = 4 * static_cast<float>(stride + 16) * 0x1p-24f;
     for (std::size_t begin = std::size_t{tiles.begin} * kWarpRows; begin < last; begin += chunk_) {
         const std::size_t n = std::min(chunk_, last - begin);
-        const float* wide = reinterpret_cast<const float*>(codes_.data()) + begin * stride;
-        if constexpr (kType != RowType::f32) {
-            using Widen = WidenRows<kType>;
-            launch(Widen{rows, begin, n, wide_.data()}, context_, {blocks_of(n * units(), Widen::kThreads)});
-            wide = wide_.data();
+        if constexpr (kType == RowType::f32) {
+            const auto* from = reinterpret_cast<const float*>(codes_.data()) + begin * stride;
+            multiply_rows(context_, {plain_.data(), nq, stride}, {from, n, stride}, stride, products_.data(), chunk_);
+        } else {
+            const auto* from = reinterpret_cast<const std::uint16_t*>(codes_.data()) + begin * stride;
+            for (std::size_t t = 0; t < terms(); ++t) {
+                blas::multiply_halves(context_, {halves_.data() + t * nq * stride, nq, stride}, {from, n, stride}, kType == RowType::bf16,
+                                      stride, products_.data(), chunk_, t > 0);
+            }
         }
-        multiply_rows(context_, {plain_.data(), tiles.queries, stride}, {wide, n, stride}, stride, products_.data(), chunk_);
         using Offer = OfferProducts<kType, kL2>;
-        launch(Offer{tiles, rows, queries_.data(), products_.data(), lengths_.data(), query_lengths_.data(), begin, n, chunk_, last, slack},
-               context_, {blocks_of(n, Offer::kThreads), tiles.queries});
+        launch(Offer{tiles, rows, queries_.data(), products_.data(), lengths_.data(), query_lengths_.data(), query_units_.data(), begin, n,
+                     chunk_, last, slack()},
+               context_, {blocks_of(n, Offer::kThreads), nq});
     }
 }
 

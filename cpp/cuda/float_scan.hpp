@@ -2,9 +2,9 @@
 // Scan of rows of floats: float32, float16 or bfloat16, added up in float32.
 //   few queries   lanes of a warp take 16 bytes each of a row, for up to four queries at once, four rows in flight: bound
 //                 by the memory's bandwidth (a row of 768 float16 is 24 multiplications per lane and query).
-//   many queries  products of all queries with a chunk of rows by cuBLAS (cuda/products.hpp), widened to float32 before;
-//                 rows that may reach a query's threshold are scored as above, so scores do not depend on the batch:
-//                 bound by the float32 rate of the product.
+//   many queries  products of all queries with a chunk of rows by cuBLAS (cuda/products.hpp), of halves on tensor cores
+//                 with queries as one or two halves. They bound scores: rows that may reach a query's threshold are
+//                 scored as above, so scores do not depend on the batch. Bound by the rate of the product.
 #pragma once
 
 #include "cuda/tiled_scan.hpp"
@@ -38,6 +38,10 @@ private:
     void dispatch(Run run) const;
 
     std::size_t chunk_for(std::size_t n_queries, std::size_t most) const;
+    void load_many(const codec::Scorer& queries, std::size_t begin, std::size_t n);
+    // Halves that a query is the sum of: where distances are scores, what one leaves would matter.
+    std::size_t terms() const { return type_ == store::RowType::f16 && metric_ != Metric::l2 ? 1 : 2; }
+    float slack() const;
     std::size_t unit_values() const { return 16 / store::row_type_bytes(type_); }  // of 16 bytes
     std::size_t units() const { return (dim_ + unit_values() - 1) / unit_values(); }
     std::size_t padded_dim() const { return units() * unit_values(); }
@@ -47,12 +51,14 @@ private:
     Metric metric_;
     std::size_t many_from_ = 0;
     DeviceArray<std::uint8_t> codes_;  // rows of units() * 16 bytes, zeros at their ends; whole tiles of rows
-    DeviceArray<float> lengths_;       // of the rows, rounded up
+    DeviceArray<float> lengths_;       // of the rows
     std::uint32_t together_ = 1;       // queries of a group
     DeviceArray<float> queries_;       // rows of padded_dim(): the first 4 values of all units, then the others
-    DeviceArray<float> plain_, query_lengths_;  // many: the queries as they are
+    DeviceArray<float> plain_;         // many, float32: the queries as they are
+    DeviceArray<std::uint16_t> halves_;  // many, halves: (terms, queries, padded_dim()), scaled
+    DeviceArray<float> query_lengths_, query_units_;  // many; of what products count
     std::size_t chunk_ = 0;            // many: rows of a product; few: 0
-    DeviceArray<float> products_, wide_;
+    DeviceArray<float> products_;
 };
 
 }  // namespace residua::cuda

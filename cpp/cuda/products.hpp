@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "cuda/runtime.hpp"
@@ -29,8 +30,18 @@ namespace blas {
 bool is_there(std::string* reason = nullptr);
 // Folders to look in before others, separated by ':'; counts until cuBLAS is loaded.
 void look_in(const std::string& folders);
-// As multiply_rows(); where it is_there().
+// As multiply_rows(); these where it is_there().
 void multiply(Context& context, DeviceRows a, DeviceRows b, std::size_t depth, float* out, std::size_t out_stride);
+
+
+// Of rows of float16 or bfloat16, whose products are exact and added up in float32 by tensor cores. `adds`: to what is
+// there. Depth and strides are multiples of 8.
+struct HalfRows {
+    const std::uint16_t* data;
+    std::size_t rows, stride;
+};
+void multiply_halves(Context& context, HalfRows a, HalfRows b, bool bfloat, std::size_t depth, float* out, std::size_t out_stride,
+                     bool adds);
 
 }  // namespace blas
 }  // namespace residua::cuda
