@@ -204,7 +204,7 @@ struct OfferProducts {
     }
 };
 
-// |x| of every row, a warp per row, and a little more.
+// |x| of every row, a warp per row.
 template <RowType kType>
 struct MeasureRows {
     static constexpr int kThreads = 256;
@@ -222,7 +222,7 @@ struct MeasureRows {
             sum = add_terms<FloatRows<kType>::kValues, false>(x, x, sum);
         }
         for (int mask = kWarp / 2; mask > 0; mask /= 2) sum = add(sum, shuffle_xor(sum, mask));
-        if (lane_index() == 0) lengths[row] = multiply(sqrtf(sum), 1.001f);
+        if (lane_index() == 0) lengths[row] = sqrtf(sum);
     }
 };
 
@@ -337,7 +337,7 @@ std::uint32_t FloatScan::load(const codec::Scorer& queries, std::size_t begin, s
             square += static_cast<double>(values[i]) * static_cast<double>(values[i]);
         }
         if (many) std::copy(values.begin(), values.end(), plain.begin() + static_cast<std::ptrdiff_t>(q * stride));
-        lengths.push_back(static_cast<float>(std::sqrt(square) * 1.001));
+        lengths.push_back(static_cast<float>(std::sqrt(square)));
     }
     queries_ = {context_, turned, "the queries"};
     if (!many) return together_;
@@ -365,7 +365,7 @@ template <RowType kType, bool kL2>
 void FloatScan::offer_products(const TileLaunch& tiles) {
     const std::size_t stride = padded_dim(), last = std::min(n_, std::size_t{tiles.end} * kWarpRows);
     const auto rows = rows_at<kType>(codes_.data(), units());
-    // Of float32 sums in any order, of the product and of the score that it stands for.
+    // Of float32 sums in any order: of the product, of the score that it stands for, and of the lengths.
     const float slack = 4 * static_cast<float>(stride + 16) * 0x1p-24f;
     for (std::size_t begin = std::size_t{tiles.begin} * kWarpRows; begin < last; begin += chunk_) {
         const std::size_t n = std::min(chunk_, last - begin);

@@ -47,7 +47,7 @@ private:
     Metric metric_;
     std::size_t many_from_ = 0;
     DeviceArray<std::uint8_t> codes_;  // rows of units() * 16 bytes, zeros at their ends; whole tiles of rows
-    DeviceArray<float> lengths_;       // of the rows, rounded up
+    DeviceArray<float> lengths_;       // of the rows
     std::uint32_t together_ = 1;       // queries of a group
     DeviceArray<float> queries_;       // rows of padded_dim(): the first 4 values of all units, then the others
     DeviceArray<float> plain_, query_lengths_;  // many: the queries as they are
