@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
 
 #include "core/error.hpp"
 #include "cuda/runtime.hpp"
@@ -18,6 +20,18 @@ void check(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
     cudaGetLastError();  // errors that the device survives are cleared
     throw Error(ErrorKind::unsupported, std::string("CUDA could not ") + what + ": " + text(error));
+}
+
+// Asking takes milliseconds, and nothing of it changes.
+const cudaDeviceProp& properties(int device) {
+    static std::mutex guard;
+    static std::map<int, cudaDeviceProp> known;
+    const std::lock_guard lock(guard);
+    const auto found = known.find(device);
+    if (found != known.end()) return found->second;
+    cudaDeviceProp p;
+    check(cudaGetDeviceProperties(&p, device), "ask for the properties of the device");
+    return known.emplace(device, p).first->second;
 }
 
 }  // namespace
@@ -40,8 +54,7 @@ DeviceInfo device_info(int device) {
     if (device < 0 || device >= n) {
         throw Error(ErrorKind::value, "there is no CUDA device " + std::to_string(device) + "; devices are 0 … " + std::to_string(n - 1));
     }
-    cudaDeviceProp p;
-    check(cudaGetDeviceProperties(&p, device), "ask for the properties of the device");
+    const cudaDeviceProp& p = properties(device);
     DeviceInfo out;
     out.name = p.name;
     out.major = p.major;

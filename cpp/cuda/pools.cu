@@ -164,13 +164,21 @@ void Pools::scan(std::size_t n, std::size_t step, std::size_t growth, const Offe
     // All rows of the first part are offered; of later ones, in random order, at most half of what there is room for.
     const std::size_t room = (capacity_ - keep_) / 2;
     std::size_t part = rounded(std::min<std::size_t>(capacity_, growth * keep_ * 8));
+    bool lost = false;
     for (std::size_t begin = 0; begin < n;) {
         const std::size_t end = std::min(n, begin + part);
         offer_rows(begin, end);
         if (rescore) rescore();
-        if (select()) continue;
+        if (select()) {
+            // Rows that tie with the threshold by an upper bound would fill the pools again and again: fewer, down to
+            // what always has room.
+            lost = true;
+            part = std::max(rounded((end - begin) / 2), rounded(capacity_ - keep_));
+            continue;
+        }
+        const std::size_t most = lost ? 2 * (end - begin) : n;
         begin = end;
-        part = rounded(std::min(begin * growth, begin / keep_ * room + capacity_ / 2));
+        part = rounded(std::min({begin * growth, begin / keep_ * room + capacity_ / 2, most}));
     }
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The best rows of many queries, without a matrix of scores: kernels offer rows that beat a query's threshold, and
 // between launches the best `keep` of what was offered become the new threshold. Exact, in bounded memory, whatever the
-// order of rows: where more rows are offered than fit, those that did fit raise the threshold, and the same rows are
-// offered again.
+// order of rows: where more rows are offered than fit, those that did fit raise the threshold, and half of the same rows
+// are offered again.
 //
 // Rows are told apart by keys, which order as results do: larger scores first, then smaller rows.
 #pragma once

@@ -165,6 +165,25 @@ TEST_CASE("many queries, few rows, and more results than there are rows") {
     check(one, *one.queries(1), 1);
 }
 
+TEST_CASE("thousands of equal rows end") {
+    Rows rows(std::make_shared<codec::BinaryCodec>(32, 32, Metric::ip), 9000);
+    const std::size_t block = rows.codec->block_bytes();
+    std::vector<std::uint8_t> equal;
+    for (int r = 0; r < 32; ++r) {
+        equal.insert(equal.end(), rows.first_codes.begin(), rows.first_codes.begin() + static_cast<std::ptrdiff_t>(rows.codec->code_bytes()));
+    }
+    for (std::size_t b = 0; b < rows.n / 32; ++b) rows.codec->pack_block(equal.data(), 32, rows.blocks.data() + b * block);
+    rows.scan.take(*rows.codec, rows.view(), 1);
+    const auto queries = rows.queries(1);
+    for (const std::size_t many_from : {std::size_t{1}, std::size_t{1} << 40}) {
+        rows.scan.set_way({many_from, 0});
+        const auto found = rows.scan.best(*queries, 10, {});
+        TopK expected(10);
+        queries->top_k(rows.view(), 0, rows.n, nullptr, 0, 1, &expected);
+        check_equal(found[0], expected.take_sorted());
+    }
+}
+
 TEST_CASE("weights of many dims, which do not fit shared memory") {
     Rows rows(std::make_shared<codec::BinaryCodec>(700, 700, Metric::ip), 300);
     check(rows, *rows.queries(2), 9);
