@@ -2,8 +2,12 @@
 # The native module of CUDA devices, which need not be installed (python/residua/cuda.py).
 from typing import Any, NoReturn
 
+import numpy as np
+import numpy.typing as npt
+
+from residua import _core
 from residua._core import CodeDevice, _NativeType
-from residua._typing import AnyArray
+from residua._typing import AnyArray, ByteArray, FloatArray, IntArray
 
 __version__: str
 
@@ -26,6 +30,7 @@ class Context(metaclass=_NativeType):
     def used(self) -> int: ...
     @property
     def peak(self) -> int: ...
+    def reset_peak(self) -> None: ...
 
 # Codes of one index.
 class IndexDevice(CodeDevice):
@@ -54,3 +59,70 @@ def is_on_device(array: object) -> bool: ...
 
 # None where the array is on no CUDA device.
 def to_host(array: object, context: Context, name: str) -> AnyArray | None: ...
+
+# Tokens of another library, which kernels read where they are.
+class TokensThere(metaclass=_NativeType):
+    def __init__(self, /, *args: NoReturn, **kwargs: NoReturn) -> None: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+
+# None where they are on the host, or in another form.
+def tokens_there(array: object, context: Context, name: str) -> TokensThere | None: ...
+
+# Results go out as NumPy arrays or, with to_device, stay.
+class TokenDocuments(metaclass=_NativeType):
+    def __init__(self, /, *args: NoReturn, **kwargs: NoReturn) -> None: ...
+    @staticmethod
+    def of_store(context: Context, store: _core.TokenStore) -> TokenDocuments: ...
+    @staticmethod
+    def of_host(
+        context: Context, tokens: AnyArray, offsets: IntArray, scales: FloatArray | None
+    ) -> TokenDocuments: ...
+    @staticmethod
+    def of_device(
+        context: Context, tokens: TokensThere, offsets: IntArray, halve: bool
+    ) -> TokenDocuments: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def form(self) -> str: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def context(self) -> Context: ...
+    def __len__(self) -> int: ...
+    def maxsim(
+        self, queries: AnyArray | TokensThere, q_offsets: IntArray, numbers: IntArray | None, to_device: bool
+    ) -> FloatArray | Array: ...
+
+class FDEncoder(metaclass=_NativeType):
+    def __init__(self, context: Context, encoder: _core.FDEncoder) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def context(self) -> Context: ...
+    def encode(
+        self, tokens: AnyArray | TokensThere, offsets: IntArray, document: bool, to_device: bool
+    ) -> FloatArray | Array: ...
+
+# Centroids, and the number of the nearest one of every row.
+def kmeans(
+    context: Context,
+    x: FloatArray,
+    k: int,
+    iterations: int,
+    spherical: bool,
+    max_rows: int,
+    seed: int,
+    num_threads: int,
+) -> tuple[FloatArray, npt.NDArray[np.uint32]]: ...
+def encode(
+    context: Context, codec: _core.Codec, x: object, effort: str, on_device: bool
+) -> ByteArray | Array: ...
+
+# Whether cuBLAS is there, and why not.
+def cublas() -> tuple[bool, str]: ...
