@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not rz.cuda.is_available():
         try:
             rz.cuda.device_info()
-        except rz.UnsupportedError as error:
+        except rz.errors.UnsupportedError as error:
             print(f"bench.cuda: {error}", file=sys.stderr)
         return 1
     return _run(parsed, chosen)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 import residua as rz
 
 
-def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench.cuda", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+def run(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command, environment = [sys.executable, "-m", "bench.cuda", *arguments], {**os.environ, **variables}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
 
 
 def measures(root: Path) -> list[str]:
@@ -46,3 +47,9 @@ def test_what_cannot_be_run_is_refused(root: Path, arguments: list[str]) -> None
     done = run(root, *arguments)
     assert done.returncode == 2
     assert "binary scan" in done.stderr
+
+
+def test_without_a_device_it_says_why(root: Path) -> None:
+    done = run(root, CUDA_VISIBLE_DEVICES="", RESIDUA_CUDA_EMULATED="0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("bench.cuda: CUDA is not available here: ")
