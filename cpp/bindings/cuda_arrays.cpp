@@ -71,6 +71,12 @@ dlpack::Device dlpack_device(const py::object& array) {
 
 bool is_cuda(dlpack::Device device) { return device.type == dlpack::kCuda || device.type == dlpack::kCudaManaged; }
 
+void check_device(int device, const SharedContext& context, const char* name) {
+    if (device == context.device()) return;
+    throw Error(ErrorKind::value, std::string(name) + " is on cuda:" + std::to_string(device) + ", and what it is for on cuda:" +
+                                      std::to_string(context.device()) + "; move it there");
+}
+
 DeviceView view_of_capsule(const py::object& array, SharedContext& context, const char* name) {
     const py::object object = array.attr("__dlpack__")(py::arg("stream") = static_cast<std::int64_t>(context.stream()));
     auto* managed = static_cast<dlpack::Managed*>(PyCapsule_GetPointer(object.ptr(), "dltensor"));
@@ -109,6 +115,9 @@ DeviceView view_of_interface(const py::object& array, SharedContext& context, co
     out.item_bytes = bytes_of(type);
     out.data = reinterpret_cast<const void*>(interface["data"].cast<py::tuple>()[0].cast<std::uintptr_t>());
     out.shape = interface["shape"].cast<std::vector<std::size_t>>();
+    // Managed memory, and that of no elements, belongs to no device.
+    const int device = cuda::device_of(out.data);
+    if (device >= 0 && out.size() > 0) check_device(device, context, name);
     out.strides = c_strides(out.shape, out.item_bytes);
     if (interface.contains("strides") && !interface["strides"].is_none()) {
         out.strides = interface["strides"].cast<std::vector<std::ptrdiff_t>>();
@@ -150,10 +159,7 @@ std::optional<DeviceView> view_on_device(const py::object& array, SharedContext&
         if (!py::hasattr(array, "__cuda_array_interface__")) return std::nullopt;
         return view_of_interface(array, context, name);
     }
-    if (device.number != context.device()) {
-        throw Error(ErrorKind::value, std::string(name) + " is on cuda:" + std::to_string(device.number) + ", and what it is for on cuda:" +
-                                          std::to_string(context.device()) + "; move it there");
-    }
+    check_device(device.number, context, name);
     return view_of_capsule(array, context, name);
 }
 

@@ -72,6 +72,13 @@ DeviceInfo device_info(int device) {
     return out;
 }
 
+int device_of(const void* memory) noexcept {
+    cudaPointerAttributes attributes{};
+    if (cudaPointerGetAttributes(&attributes, memory) == cudaSuccess && attributes.type == cudaMemoryTypeDevice) return attributes.device;
+    cudaGetLastError();
+    return -1;
+}
+
 int current_device() noexcept {
     int device = 0;
     cudaGetDevice(&device);

@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(Kernel::kThreads) run_kernel(const __grid_cons
 template <class Kernel>
 void launch(const Kernel& kernel, Context& context, Grid grid, std::size_t shared_bytes = 0) {
     if (grid.x * grid.y * grid.z == 0) return;
+    cudaGetLastError();  // of a call that could not report it
     const auto fail = [&](cudaError_t error) {
         throw Error(ErrorKind::unsupported, std::string("CUDA could not start a kernel: ") + cudaGetErrorString(error) +
                                                 " (" + std::to_string(shared_bytes) + " bytes of shared memory per block)");

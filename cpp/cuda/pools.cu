@@ -130,6 +130,12 @@ Pools::Pools(Context& context, std::size_t n_queries, std::size_t keep)
         throw Error(ErrorKind::unsupported, "the GPU keeps 1 to " + std::to_string(kMostKept) + " candidates per query, not " +
                                                 std::to_string(keep) + "; ask for a smaller k or rerank, or search on the CPU");
     }
+    const std::size_t shared = capacity_ == SelectSmall::kCapacity ? SelectSmall::kSharedBytes : SelectLarge::kSharedBytes;
+    if (shared > context.info().shared_bytes) {
+        throw Error(ErrorKind::unsupported, context.info().name + " keeps at most " + std::to_string(SelectSmall::kCapacity / 2) +
+                                                " candidates per query, not " + std::to_string(keep) +
+                                                "; ask for a smaller k or rerank, or search on the CPU");
+    }
     keys_ = {context, n_ * capacity_, "the pools of the queries"};
     counts_ = {context, n_, "the pools of the queries"};
     thresholds_ = {context, n_, "the pools of the queries"};

@@ -32,6 +32,8 @@ DeviceInfo device_info(int device);
 // The device that is current for the calling thread.
 int current_device() noexcept;
 void make_current(int device) noexcept;
+// The device that has the memory, or -1 where none says so.
+int device_of(const void* memory) noexcept;
 // Whether this is the build that runs kernels on the CPU (cuda/emulation.hpp).
 bool is_emulated() noexcept;
 

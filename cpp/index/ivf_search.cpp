@@ -53,6 +53,11 @@ struct IvfIndex::Keep {
     std::size_t of(double scarcity) const {
         return std::clamp(static_cast<std::size_t>(static_cast<double>(usual) * std::min(scarcity, kMostScarce)), usual, most);
     }
+    std::size_t most_of(std::span<const double> scarcities) const {
+        std::size_t out = 0;
+        for (const double scarcity : scarcities) out = std::max(out, of(scarcity));
+        return out;
+    }
 };
 
 // Query q reads lists[offsets[q] … offsets[q + 1]), nearest first.
@@ -274,8 +279,7 @@ RowLists IvfIndex::scan_on_device(CodeDevice& device, const codec::Scorer& score
     const std::size_t nq = probes.size();
     RowLists out(nq);
     if (keep.usual == 0 || nq == 0) return out;
-    std::size_t most = 0;
-    for (std::size_t q = 0; q < nq; ++q) most = std::max(most, keep.of(probes.scarcity[q]));
+    const std::size_t most = keep.most_of(probes.scarcity);
     check_kept(device, most);
     std::vector<RowRange> ranges;
     ranges.reserve(probes.lists.size());
@@ -320,7 +324,10 @@ RowLists IvfIndex::best_of_lists(const codec::Scorer* scorer, ConstMatrix querie
         return hits;
     }
     RowLists hits;
-    if (params.device != nullptr) {
+    // Where few rows match near a query, it may settle more of them than a device keeps.
+    const bool widened = params.device != nullptr && keep.usual <= params.device->most_kept() &&
+                         keep.most_of(probes.scarcity) > params.device->most_kept();
+    if (params.device != nullptr && !widened) {
         hits = scan_on_device(*params.device, *scorer, probes, keep, slots.allowed(), params.num_threads);
     } else {
         const PlaceOrder order(lists_, tie_order());

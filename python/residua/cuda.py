@@ -35,6 +35,7 @@ __all__ = [
 
 _EMULATED = "RESIDUA_CUDA_EMULATED"
 _LEGACY_STREAM = 1  # cudaStreamLegacy
+_THREAD_STREAM = 2  # cudaStreamPerThread
 
 
 def __getattr__(name: str) -> Any:
@@ -147,6 +148,8 @@ def _as_stream(stream: Any) -> int:
         raise InvalidTypeError(
             f"stream must be None, a handle (int), or a stream of PyTorch, CuPy or cuda.core, got {stream!r}"
         ) from None
+    if number == _THREAD_STREAM:
+        raise InvalidValueError("stream 2 is another stream in every thread; give the handle of one stream")
     return number or _LEGACY_STREAM
 
 

@@ -308,3 +308,17 @@ def test_streams() -> None:
         index.to("cuda", stream="fast")
     with pytest.raises(InvalidValueError, match="memory_limit must be at least 1"):
         index.to("cuda", memory_limit=0)
+
+
+def test_lists_that_a_rare_filter_widens_beyond_what_a_device_keeps() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((19_000, 8)).astype(np.float32)
+    x[:, 0] += np.where(np.arange(len(x)) < 10_000, 9, -9)
+    index = rz.IVFIndex(8, metric="l2", codec=rz.RecurrentBinaryCodec(8, 2), nlist=64)
+    index.train(x[::4])
+    index.add(x)
+    far = np.arange(10_000, len(x))  # from all queries
+    expected = index.search(x[:2], 60, filter=far)
+    found = index.to("cuda").search(x[:2], 60, filter=far)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.scores, expected.scores)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import residua as rz
-from residua.errors import InvalidTypeError, UnsupportedError
+from residua.errors import InvalidTypeError, InvalidValueError, UnsupportedError
 
 
 class Native(ModuleType):
@@ -92,3 +92,9 @@ def test_arrays_of_a_device_are_refused() -> None:
 
     with pytest.raises(InvalidTypeError, match="x is on a CUDA device"):
         rz.FlatIndex(8).add(OnDevice())  # type: ignore[arg-type]
+
+
+def test_the_stream_of_every_thread_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="stream 2 is another stream in every thread"):
+        rz.cuda._as_stream(2)
+    assert rz.cuda._as_stream(0) == 1
