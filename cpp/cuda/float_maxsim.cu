@@ -203,7 +203,7 @@ struct HalfMaxsim {
 
     RZ_DEVICE const Pack16* group_fragments() const {
         const Pack16* mine = fragments + std::size_t{block_index().y} * kTiles * parts * chunks * 2 * kWarp;
-        if (!in_shared) return mine;
+        if (kSlabs && !in_shared) return mine;  // short rows always fit
         auto* shared = reinterpret_cast<Pack16*>(shared_memory() + kThreads / kWarp * kGroupTokens * sizeof(float));
         const std::uint32_t n = kTiles * parts * chunks * 2 * kWarp;
         for (auto i = static_cast<std::uint32_t>(thread_index()); i < n; i += kThreads) shared[i] = mine[i];
