@@ -99,10 +99,10 @@ struct Terms {
     float unit, offset;
 };
 
-template <int kTiles>
+// kInShared: a pass's fragments go to shared memory, as they do but for thousands of dims.
+template <int kTiles, bool kInShared>
 struct CodeMaxsim {
-    static constexpr int kThreads = 384;
-    static constexpr std::size_t kBlocks = kTiles <= 2 ? 2 : 1;  // of a multiprocessor, as registers allow
+    static constexpr int kThreads = kTiles == 2 ? 512 : 384;  // of one block per multiprocessor, as registers allow
     static constexpr int kStages = 3;
     static constexpr std::uint32_t kGroupTokens = kTiles * kQueryTile;
     static constexpr std::uint32_t kTile = kBlockRows;
@@ -117,7 +117,6 @@ struct CodeMaxsim {
     const Pack16* fragments;         // [tile of query tokens][group][lane]
     const Terms* terms;
     const float* constants;
-    bool in_shared;                  // whether a pass's fragments go there
 
     // In the order in which they stand in shared memory.
     RZ_HD std::size_t slot_bytes() const { return kWarps * kGroupTokens * sizeof(float); }
@@ -126,7 +125,7 @@ struct CodeMaxsim {
     RZ_HD std::size_t ring_bytes() const { return std::size_t{kWarps} * kStages * stage_bytes; }
     std::size_t shared_bytes() const {
         return slot_bytes() + term_bytes() + place_bytes() + ring_bytes() +
-               (in_shared ? std::size_t{kTiles} * n_groups * kWarp * sizeof(Pack16) : 0);
+               (kInShared ? std::size_t{kTiles} * n_groups * kWarp * sizeof(Pack16) : 0);
     }
 
     // A part of a tile: some groups, and the scalars with the last of them.
@@ -164,7 +163,7 @@ struct CodeMaxsim {
         out.ring = shared + static_cast<std::uint32_t>(warp_index()) * kStages * stage_bytes;
         shared += ring_bytes();
         out.fragments = fragments + std::size_t{group} * kTiles * n_groups * kWarp;
-        if (in_shared) {
+        if constexpr (kInShared) {
             auto* to = reinterpret_cast<Pack16*>(shared);
             for (std::uint32_t i = thread; i < kTiles * n_groups * kWarp; i += kThreads) to[i] = out.fragments[i];
             out.fragments = to;
@@ -311,9 +310,9 @@ struct CodeMaxsim {
     }
 };
 
-// The largest steps that fit, and the fragments if there is room.
+// The largest steps that fit; whether any do.
 template <class Kernel>
-void fit_shared(Kernel& kernel, const std::vector<GroupPlace>& groups, std::size_t room) {
+bool fit_shared(Kernel& kernel, const std::vector<GroupPlace>& groups, std::size_t room) {
     const std::uint32_t n = kernel.n_groups;
     for (kernel.slab_groups = kMostSlabGroups; kernel.slab_groups > 0; kernel.slab_groups /= 2) {
         kernel.stage_bytes = kTileScalarBytes;
@@ -321,18 +320,14 @@ void fit_shared(Kernel& kernel, const std::vector<GroupPlace>& groups, std::size
             const std::uint32_t end = std::min(n, g + kernel.slab_groups);
             kernel.stage_bytes = std::max(kernel.stage_bytes, groups[end].at - groups[g].at + (end == n ? kTileScalarBytes : 0));
         }
-        kernel.in_shared = true;
-        if (kernel.shared_bytes() <= room) return;
-        kernel.in_shared = false;
-        if (kernel.shared_bytes() <= room && kernel.slab_groups == 1) return;
+        if (kernel.shared_bytes() <= room) return true;
     }
-    throw Error(ErrorKind::unsupported, "codes of " + std::to_string(n * kernel::kGroupDims) +
-                                            " dims are too long for the device's shared memory");
+    return false;
 }
 
-template <int kTiles>
+template <int kTiles, bool kInShared>
 MaxsimPass pass_of(Context& context, const CodeTiles& tiles, const CodeQueries& queries) {
-    using Kernel = CodeMaxsim<kTiles>;
+    using Kernel = CodeMaxsim<kTiles, kInShared>;
     Kernel kernel{};
     kernel.tiles = tiles.tiles.data();
     kernel.first_tile = tiles.first_tile.data();
@@ -342,11 +337,14 @@ MaxsimPass pass_of(Context& context, const CodeTiles& tiles, const CodeQueries& 
     kernel.fragments = queries.fragments;
     kernel.terms = reinterpret_cast<const Terms*>(queries.terms);
     kernel.constants = queries.constants;
-    fit_shared(kernel, tiles.groups, context.info().shared_bytes);
+    if (!fit_shared(kernel, tiles.groups, context.info().shared_bytes)) {
+        if constexpr (kInShared) return pass_of<kTiles, false>(context, tiles, queries);
+        throw Error(ErrorKind::unsupported, "codes of " + std::to_string(kernel.n_groups * kernel::kGroupDims) +
+                                                " dims are too long for the device's shared memory");
+    }
     return {Kernel::kGroupTokens, Kernel::kTile, [&context, kernel](const MaxsimUnits& units, std::size_t groups) mutable {
                 kernel.units = units;
-                const auto multiprocessors = static_cast<std::size_t>(context.info().multiprocessors);
-                launch(kernel, context, {Kernel::kBlocks * multiprocessors, groups}, kernel.shared_bytes());
+                launch(kernel, context, {static_cast<std::size_t>(context.info().multiprocessors), groups}, kernel.shared_bytes());
             }};
 }
 
@@ -392,9 +390,9 @@ void CodeTiles::take(Context& context, const kernel::PlaneLayout& layout, const 
 std::uint32_t code_pass_tokens(std::size_t n) { return n <= 16 ? 16 : n <= 32 ? 32 : 64; }
 
 MaxsimPass code_pass(Context& context, const CodeTiles& tiles, std::uint32_t pass_tokens, const CodeQueries& queries) {
-    if (pass_tokens == 16) return pass_of<1>(context, tiles, queries);
-    if (pass_tokens == 32) return pass_of<2>(context, tiles, queries);
-    return pass_of<4>(context, tiles, queries);
+    if (pass_tokens == 16) return pass_of<1, true>(context, tiles, queries);
+    if (pass_tokens == 32) return pass_of<2, true>(context, tiles, queries);
+    return pass_of<4, true>(context, tiles, queries);
 }
 
 }  // namespace residua::cuda

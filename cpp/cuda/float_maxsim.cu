@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // MaxSim of float16 rows by tensor cores. What bounds it, on an H200 with 4.3 TB/s: the bytes of the documents. One
 // query of 32 tokens against 5,000 x 300 x 128 reads 384 MB, 0.09 ms; its two products of each pair are 25 GFLOP,
-// 0.03 ms at 790 TFLOP/s. Up to 64 query tokens in a pass stay below the time of reading.
+// 0.03 ms at 790 TFLOP/s and 0.045 at what mma.sync is known to reach. So up to 64 query tokens, two products are done
+// while the documents are read.
 //
 // A lane loads 16 bytes of a document's row: with its three neighbours 64 contiguous bytes, which are, as they lie, its
 // words of two tiles of multiply_halves, because the order of dims in a product is free as long as the query's is the
@@ -202,7 +203,7 @@ struct HalfMaxsim {
 
     RZ_DEVICE const Pack16* group_fragments() const {
         const Pack16* mine = fragments + std::size_t{block_index().y} * kTiles * parts * chunks * 2 * kWarp;
-        if (!in_shared) return mine;
+        if (kSlabs && !in_shared) return mine;  // short rows always fit
         auto* shared = reinterpret_cast<Pack16*>(shared_memory() + kThreads / kWarp * kGroupTokens * sizeof(float));
         const std::uint32_t n = kTiles * parts * chunks * 2 * kWarp;
         for (auto i = static_cast<std::uint32_t>(thread_index()); i < n; i += kThreads) shared[i] = mine[i];
@@ -309,7 +310,7 @@ struct HalfMaxsim {
         RZ_UNROLL
             for (int i = 0; i < 4; ++i) {
                 const float x = rows.scales != nullptr ? multiply(d[n][i], scale[n][i % 2]) : d[n][i];
-                if (m == 0 && i < 2) check = fmaf(x, 0.0f, check);  // NaN for good if a token is not finite
+                if (m == 0 && i < 2) check = fmaf(d[n][i], 0.0f, check);  // NaN for good if a token is not finite
                 top[2 * m + i / 2] = fmaxf(top[2 * m + i / 2], x);
             }
         }

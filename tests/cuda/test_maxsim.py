@@ -80,6 +80,8 @@ def test_tokens_on_the_device_are_read_where_they_are(dtype: str, wrap: Any) -> 
     asked, q_offsets = there(queries)
     close(rz.maxsim((wrap(asked), q_offsets), (wrap(tokens), offsets), device="cuda"), expected)
     close(rz.maxsim(wrap(rz.cuda.to_device(queries[1])), (wrap(tokens), offsets), device="cuda"), expected[1])
+    halves = wrap(rz.cuda.to_device(queries[0].astype(np.float16)))
+    close(rz.maxsim(halves, documents, device="cuda"), rz.maxsim(queries[0].astype(np.float16), documents))
     stacked = wrap(rz.cuda.to_device(np.stack(documents)))
     close(rz.maxsim(queries, stacked, device="cuda"), expected)
     close(rz.maxsim(queries, wrap(rz.cuda.to_device(documents[1])), device="cuda"), expected[:, 1])
@@ -110,6 +112,13 @@ def test_scores_of_codes_are_those_of_the_cpu_to_the_bit(codec: str) -> None:
     np.testing.assert_array_equal(rz.maxsim(queries, held), expected)
     np.testing.assert_array_equal(rz.maxsim(queries, store, device="cuda"), expected)
     np.testing.assert_array_equal(rz.maxsim(there(queries), held), expected)
+    halves = [q.astype(np.float16) for q in queries]
+    np.testing.assert_array_equal(rz.maxsim(there(halves), held), rz.maxsim(halves, store))
+    queries[1][4, 0] = np.inf
+    with pytest.raises(NonFiniteError, match="q_tokens"):
+        rz.maxsim(there(queries), held)
+    queries[1][4, 0] = 0
+    expected = rz.maxsim(queries, store)
     own = rz.cuda.TokenDocuments(documents[:3], store.codec)
     np.testing.assert_array_equal(rz.maxsim(queries, own), expected[:, :3])
     assert (own.form, len(own), own.n_tokens, own.dim) == ("codes", 3, 110, DIM)

@@ -135,7 +135,7 @@ TEST_CASE("maxsim on the device: float32 and int8 documents, and queries of floa
     for (const std::size_t dim : {48, 128, 136}) {
         CAPTURE(dim);
         Sets queries(dim, {3, 20}, 1, 4.0f);
-        // From the smallest floats to the largest.
+        // Far beyond what float16 holds.
         Sets wide(dim, {4, 37, 0, 2}, 2);
         for (std::size_t i = 0; i < wide.values.size(); ++i) wide.values[i] *= i / dim % 2 == 0 ? 1e-30f : 1e20f;
         check_all(queries, wide);
