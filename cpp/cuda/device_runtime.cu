@@ -132,7 +132,10 @@ void Context::copy_in(void* device, const void* host, std::size_t bytes) {
     if (bytes == 0) return;
     enter();
     check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, as_stream(stream_)), "copy to the device");
-    // Pinned memory would still be read.
+    // Pageable memory has been copied aside by now; pinned memory would still be read.
+    cudaPointerAttributes attributes{};
+    if (cudaPointerGetAttributes(&attributes, host) == cudaSuccess && attributes.type == cudaMemoryTypeUnregistered) return;
+    cudaGetLastError();
     check(cudaStreamSynchronize(as_stream(stream_)), "copy to the device");
 }
 
